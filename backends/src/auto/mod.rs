@@ -1,0 +1,152 @@
+//! The sink that chooses: several mechanisms on one connection, a ladder per send, and reasons for every refusal.
+
+mod address;
+mod ladder;
+mod source;
+mod split;
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use zerosink_core::{
+    Backend, Connection, Mechanism, Path, ReleaseError, SendError, SendQueue, SinkConfig, SinkStats, ZeroCopySink,
+    sink::Position,
+};
+
+pub use address::Address;
+pub use source::By;
+pub(crate) use source::Source;
+pub use split::AutoReadHalf;
+
+use self::ladder::Ladder;
+#[cfg(zerosink_linux)]
+use crate::driver::{Reader, Socket};
+#[cfg(not(zerosink_linux))]
+use crate::portable::{Reader, Socket};
+
+/// The sink that `ZeroCopySink::auto(socket)` makes.
+///
+/// It also reads ([`AsyncRead`]), [splits](Self::into_split), and tells its addresses. Dropping it closes the sending
+/// direction; memory in custody stays there until its release is proven, and the socket stays open as long.
+pub struct AutoSink {
+    ladder: Ladder,
+    connection: Arc<Connection>,
+    socket: Arc<Socket>,
+    reader: Option<Reader>,
+}
+
+impl AutoSink {
+    async fn new(socket: Arc<Socket>, connection: Connection, config: &SinkConfig) -> io::Result<Self> {
+        let connection = Arc::new(connection);
+        let mut ladder = Ladder::new(config);
+        #[cfg(zerosink_linux)]
+        ladder.attach(&crate::msg_zerocopy::MsgZerocopy, &connection, config).await?;
+        ladder.finish(&connection)?;
+        Ok(Self { ladder, connection, socket, reader: None })
+    }
+
+    /// Adds a backend of your own. The sink then uses nothing but it, and copy below it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Backend::attach`].
+    pub async fn with_backend(mut self, backend: &dyn Backend, config: &SinkConfig) -> io::Result<Self> {
+        self.ladder.insist(backend, &self.connection, config).await?;
+        Ok(self)
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    ///
+    /// As `getpeername(2)`.
+    pub fn peer_addr(&self) -> io::Result<Address> {
+        self.socket.peer_addr()
+    }
+
+    /// The local address.
+    ///
+    /// # Errors
+    ///
+    /// As `getsockname(2)`.
+    pub fn local_addr(&self) -> io::Result<Address> {
+        self.socket.local_addr()
+    }
+
+    /// Splits off the reading side, for another task.
+    ///
+    /// # Errors
+    ///
+    /// If this sink was made of a write half: its reading side is elsewhere already.
+    pub fn into_split(mut self) -> io::Result<(AutoReadHalf, Self)> {
+        let reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => Reader::new(&self.socket)?,
+        };
+        Ok((AutoReadHalf::new(reader), self))
+    }
+}
+
+impl ZeroCopySink for AutoSink {
+    fn poll_send(mut self: Pin<&mut Self>, cx: &mut Context<'_>, queue: &mut SendQueue<'_>) -> Poll<Result<usize, SendError>> {
+        let this = &mut *self;
+        this.ladder.poll_send(&this.connection, cx, queue)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        self.ladder.poll_flush(cx)
+    }
+
+    fn position(&self) -> Position {
+        self.connection.position()
+    }
+
+    fn poll_released(self: Pin<&mut Self>, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
+        self.connection.poll_released(cx, upto)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        std::task::ready!(self.as_mut().poll_flush(cx))?;
+        let mechanism = self.mechanism();
+        Poll::Ready(self.connection.shutdown().map_err(|error| SendError::new(mechanism, "shutdown", error)))
+    }
+
+    fn mechanism(&self) -> Mechanism {
+        self.ladder.current()
+    }
+
+    fn path(&self) -> Path {
+        self.connection.path()
+    }
+
+    fn stats(&self) -> SinkStats {
+        self.connection.stats()
+    }
+}
+
+impl AsyncRead for AutoSink {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        // Registered on first use: a connection that only sends costs the runtime nothing for reading.
+        let reader = match &mut this.reader {
+            Some(reader) => reader,
+            slot => slot.insert(Reader::new(&this.socket)?),
+        };
+        reader.poll_read(cx, buffer)
+    }
+}
+
+impl fmt::Debug for AutoSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AutoSink")
+            .field("mechanism", &self.mechanism())
+            .field("path", &self.path())
+            .field("position", &self.position())
+            .finish_non_exhaustive()
+    }
+}

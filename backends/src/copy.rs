@@ -1,0 +1,130 @@
+//! The `copy` backend: the reference that every other mechanism must equal, and the step below all of them.
+
+use std::{
+    io::IoSlice,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use async_trait::async_trait;
+use smallvec::SmallVec;
+use zerosink_core::{
+    AttachError, Backend, Connection, Mechanism, Path, Refusal, ReleaseError, SendError, SendQueue, SinkConfig, SinkStats,
+    Support, ZeroCopySink, sink::Position,
+};
+
+/// Segments of one call; more would not fit into an skb anyway.
+const MOST_SLICES: usize = 64;
+
+/// Sends by `send(2)`: the kernel copies, and every byte is released when the call returns.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Copy;
+
+#[async_trait]
+impl Backend for Copy {
+    fn mechanism(&self) -> Mechanism {
+        Mechanism::Copy
+    }
+
+    fn probe(&self) -> Support {
+        Support::Yes
+    }
+
+    async fn attach(
+        &self,
+        connection: &Arc<Connection>,
+        _config: &SinkConfig,
+    ) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
+        Ok(Box::new(CopySink { connection: Arc::clone(connection) }))
+    }
+}
+
+/// Offers up to `segments` segments of the queue in one copying call; waits only if nothing could be accepted.
+pub(crate) fn poll_copy(
+    connection: &Connection,
+    cx: &mut Context<'_>,
+    queue: &mut SendQueue<'_>,
+    segments: usize,
+    reason: Refusal,
+) -> Poll<Result<usize, SendError>> {
+    if queue.is_empty() {
+        return Poll::Ready(Ok(0));
+    }
+    loop {
+        let mark = connection.reactor().mark();
+        let offered = queue.segments();
+        let taken = segments.clamp(1, MOST_SLICES).min(offered.len());
+        let result = if taken == 1 {
+            // The common case, without building a list.
+            connection.send_copy(&[IoSlice::new(offered[0].as_slice())], offered.len() > 1, reason)
+        } else {
+            let slices: SmallVec<[IoSlice<'_>; 8]> =
+                offered[..taken].iter().map(|segment| IoSlice::new(segment.as_slice())).collect();
+            connection.send_copy(&slices, offered.len() > taken, reason)
+        };
+        match result {
+            Ok(bytes) => {
+                queue.advance(bytes);
+                return Poll::Ready(Ok(bytes));
+            }
+            Err(error) => std::task::ready!(wait_or_fail(connection, cx, mark, error, Mechanism::Copy))?,
+        }
+    }
+}
+
+/// After a failed call: ready to try again, pending until the socket is writable, or an error.
+pub(crate) fn wait_or_fail(
+    connection: &Connection,
+    cx: &mut Context<'_>,
+    mark: u64,
+    error: std::io::Error,
+    mechanism: Mechanism,
+) -> Poll<Result<(), SendError>> {
+    match error.kind() {
+        std::io::ErrorKind::Interrupted => Poll::Ready(Ok(())),
+        std::io::ErrorKind::WouldBlock => connection
+            .poll_writable(cx, mark)
+            .map_err(|error| SendError::new(mechanism, "waiting for the socket to become writable", error)),
+        _ => Poll::Ready(Err(SendError::new(mechanism, "sendmsg", connection.reactor().failure().unwrap_or(error)))),
+    }
+}
+
+#[derive(Debug)]
+struct CopySink {
+    connection: Arc<Connection>,
+}
+
+impl ZeroCopySink for CopySink {
+    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>, queue: &mut SendQueue<'_>) -> Poll<Result<usize, SendError>> {
+        poll_copy(&self.connection, cx, queue, MOST_SLICES, Refusal::NotChosen)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn position(&self) -> Position {
+        self.connection.position()
+    }
+
+    fn poll_released(self: Pin<&mut Self>, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
+        self.connection.poll_released(cx, upto)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        Poll::Ready(self.connection.shutdown().map_err(|error| SendError::new(Mechanism::Copy, "shutdown", error)))
+    }
+
+    fn mechanism(&self) -> Mechanism {
+        Mechanism::Copy
+    }
+
+    fn path(&self) -> Path {
+        self.connection.path()
+    }
+
+    fn stats(&self) -> SinkStats {
+        self.connection.stats()
+    }
+}

@@ -1,0 +1,57 @@
+//! From a user's socket to a watched one.
+
+use std::{
+    ffi::OsStr,
+    io,
+    os::{fd::AsFd, unix::ffi::OsStrExt as _},
+    sync::Arc,
+};
+
+use rustix::net::{SocketAddrAny, SocketAddrUnix, getpeername, getsockname};
+use zerosink_core::{SinkConfig, custody::Ledger, policy::Family};
+
+use super::{Handle, WatchedSocket, current};
+use crate::{
+    auto::{Address, Source},
+    sys,
+};
+
+impl WatchedSocket {
+    /// Takes a socket over from tokio or the standard library and starts to watch it in the current runtime.
+    pub(crate) fn open(source: Source, config: &SinkConfig, ledger: &Arc<Ledger>) -> io::Result<(Arc<Self>, Family)> {
+        let handle = match source {
+            Source::Tcp(stream) => Handle::Fd(stream.into_std()?.into()),
+            Source::Unix(stream) => Handle::Fd(stream.into_std()?.into()),
+            Source::TcpHalf(half) => Handle::TcpHalf(half),
+            Source::UnixHalf(half) => Handle::UnixHalf(half),
+            Source::StdTcp(stream) => {
+                stream.set_nonblocking(true)?;
+                Handle::Fd(stream.into())
+            }
+            Source::StdUnix(stream) => {
+                stream.set_nonblocking(true)?;
+                Handle::Fd(stream.into())
+            }
+        };
+        let family = sys::socket::connected_stream(handle.as_fd())?;
+        let socket = current()?.register(handle, family, config.release_timeout, Arc::clone(ledger))?;
+        Ok((socket, family))
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<Address> {
+        address(getpeername(self)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))?)
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<Address> {
+        address(getsockname(self)?)
+    }
+}
+
+fn address(any: SocketAddrAny) -> io::Result<Address> {
+    if let Ok(ip) = std::net::SocketAddr::try_from(any.clone()) {
+        return Ok(Address::Tcp(ip));
+    }
+    let unix = SocketAddrUnix::try_from(any)?;
+    let path = unix.path_bytes().map(|bytes| OsStr::from_bytes(bytes).into());
+    Ok(Address::Unix(path))
+}

@@ -1,0 +1,242 @@
+//! One watched socket.
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use atomic_waker::AtomicWaker;
+use rustix::event::epoll::EventFlags;
+use tokio::net::{tcp, unix};
+use zerosink_core::{Reactor, custody::Ledger, policy::Family};
+
+use super::{Watch, reaper};
+use crate::sys;
+
+/// Whatever keeps the file descriptor open.
+#[derive(Debug)]
+pub(crate) enum Handle {
+    Fd(OwnedFd),
+    TcpHalf(tcp::OwnedWriteHalf),
+    UnixHalf(unix::OwnedWriteHalf),
+}
+
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Fd(fd) => fd.as_fd(),
+            Self::TcpHalf(half) => half.as_ref().as_fd(),
+            Self::UnixHalf(half) => half.as_ref().as_fd(),
+        }
+    }
+}
+
+/// When the peer, or the kernel, last moved.
+#[derive(Debug)]
+struct Progress {
+    released: u64,
+    unacknowledged: u64,
+    since: Instant,
+}
+
+/// One socket in an inner epoll.
+#[derive(Debug)]
+pub(crate) struct WatchedSocket {
+    handle: Handle,
+    family: Family,
+    token: u64,
+    timeout: Duration,
+    watch: Arc<Watch>,
+    ledger: Arc<Ledger>,
+    /// Counts events after which a write may succeed.
+    events: AtomicU64,
+    writer: AtomicWaker,
+    progress: Mutex<Progress>,
+    lingering: AtomicBool,
+    revoked: AtomicBool,
+}
+
+impl WatchedSocket {
+    pub(super) fn new(
+        handle: Handle,
+        family: Family,
+        token: u64,
+        timeout: Duration,
+        watch: Arc<Watch>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
+        Self {
+            handle,
+            family,
+            token,
+            timeout,
+            watch,
+            ledger,
+            events: AtomicU64::new(0),
+            writer: AtomicWaker::new(),
+            progress: Mutex::new(Progress { released: 0, unacknowledged: 0, since: Instant::now() }),
+            lingering: AtomicBool::new(false),
+            revoked: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) const fn token(&self) -> u64 {
+        self.token
+    }
+
+    pub(super) const fn is_write_half(&self) -> bool {
+        matches!(self.handle, Handle::TcpHalf(_) | Handle::UnixHalf(_))
+    }
+
+    pub(super) fn holds_custody(&self) -> bool {
+        !self.ledger.is_empty()
+    }
+
+    /// True if the sink is gone and the kernel has let go: the socket can be closed.
+    pub(super) fn is_done(&self) -> bool {
+        self.lingering.load(SeqCst) && self.ledger.is_empty()
+    }
+
+    /// Takes in what epoll reported.
+    pub(super) fn on_event(&self, flags: EventFlags) {
+        if flags.contains(EventFlags::ERR) {
+            self.reap();
+        }
+        // A bare ERR is a completion on a full socket: waking the writer for it would be the spin.
+        if flags.intersects(EventFlags::OUT | EventFlags::HUP) {
+            self.wake_writer();
+        }
+    }
+
+    pub(super) fn wake_writer(&self) {
+        self.events.fetch_add(1, SeqCst);
+        self.writer.wake();
+    }
+
+    /// Revokes the connection if nothing moved for the whole time-out. Called by the timer, while memory is in custody.
+    pub(super) fn check_deadline(&self, now: Instant) {
+        let Some(oldest) = self.ledger.oldest() else { return };
+        if self.revoked.load(SeqCst) {
+            return;
+        }
+        let released = self.ledger.released();
+        let unacknowledged = sys::socket::unacknowledged(self.handle.as_fd()).unwrap_or(0);
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if (progress.released, progress.unacknowledged) != (released, unacknowledged) {
+            *progress = Progress { released, unacknowledged, since: now };
+            return;
+        }
+        // An idle connection makes no progress either: time counts from when the memory went into custody.
+        if now.saturating_duration_since(progress.since.max(oldest)) < self.timeout {
+            return;
+        }
+        drop(progress);
+        self.revoke();
+    }
+
+    /// Aborts the connection with the fd still open, so that the kernel lets go and says so.
+    fn revoke(&self) {
+        self.revoked.store(true, SeqCst);
+        let aborted = sys::socket::abort(self.handle.as_fd());
+        self.reap();
+        let left = if self.holds_custody() { self.ledger.quarantine() } else { 0 };
+        tracing::warn!(
+            no_progress_seconds = self.timeout.as_secs_f64(),
+            quarantined_bytes = left,
+            error = aborted.err().map(tracing::field::display),
+            "connection revoked"
+        );
+        self.wake_writer();
+    }
+}
+
+impl Reactor for WatchedSocket {
+    fn write_vectored(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        sys::socket::send(self.handle.as_fd(), slices, more)
+    }
+
+    fn mark(&self) -> u64 {
+        self.events.load(SeqCst)
+    }
+
+    fn poll_writable(&self, cx: &mut Context<'_>, mark: u64) -> Poll<io::Result<()>> {
+        if let Some(error) = self.failure() {
+            return Poll::Ready(Err(error));
+        }
+        if self.events.load(SeqCst) != mark {
+            return Poll::Ready(Ok(()));
+        }
+        self.writer.register(cx.waker());
+        // An event, or the end of the runtime, between the look and the registration woke nobody.
+        if let Some(error) = self.failure() {
+            return Poll::Ready(Err(error));
+        }
+        if self.events.load(SeqCst) == mark { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn reap(&self) {
+        let drained = sys::errqueue::drain(self.handle.as_fd(), |n| {
+            let completion = self.ledger.complete(n.first, n.last, n.copied);
+            tracing::trace!(n.first, n.last, n.copied, completion.pinned, "released");
+        });
+        if let Err(error) = drained {
+            tracing::warn!(%error, "error queue could not be read");
+        }
+    }
+
+    fn failure(&self) -> Option<io::Error> {
+        if self.revoked.load(SeqCst) {
+            let why = format!(
+                "the peer made no progress for {:?} with memory in custody, so the connection was revoked",
+                self.timeout
+            );
+            return Some(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        self.watch.is_orphaned().then(|| {
+            io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the tokio runtime that this sink was made in has ended: make the sink in the runtime that sends",
+            )
+        })
+    }
+
+    fn watch(&self) {
+        self.watch.arm();
+        // The runtime may have ended during the send call.
+        if self.watch.is_orphaned() {
+            reaper::adopt(&self.watch);
+        }
+    }
+
+    fn shutdown(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(self.handle.as_fd(), rustix::net::Shutdown::Write)?)
+    }
+
+    fn linger(&self) {
+        self.reap();
+        // What is in the socket still goes out; the peer reads end of file after it. An error means it is closed already.
+        drop(self.shutdown());
+        self.lingering.store(true, SeqCst);
+        if self.is_done() {
+            self.watch.forget(self);
+        } else {
+            tracing::debug!(pinned_bytes = self.ledger.pinned(), family = ?self.family, "sink lingers");
+        }
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}
+
+impl AsFd for WatchedSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}

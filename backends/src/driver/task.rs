@@ -1,0 +1,85 @@
+//! The driver task of one tokio runtime.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::{
+    io::unix::AsyncFd,
+    runtime::{self, Handle},
+};
+
+use super::{Watch, reaper};
+use crate::sys::readable::{Shared, readable};
+
+static DRIVERS: Mutex<Option<HashMap<runtime::Id, Arc<Watch>>>> = Mutex::new(None);
+
+/// The watch of the current runtime; starts its driver task if there is none.
+pub(crate) fn current() -> io::Result<Arc<Watch>> {
+    let runtime = Handle::try_current().map_err(|error| {
+        io::Error::other(format!("no tokio runtime to drive the socket: make the sink inside one ({error})"))
+    })?;
+    let mut drivers = DRIVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let drivers = drivers.get_or_insert_default();
+    if let Some(watch) = drivers.get(&runtime.id()) {
+        return Ok(Arc::clone(watch));
+    }
+    let watch = Arc::new(Watch::new()?);
+    // Registered here, not in the task, so that a runtime without I/O is an error of this call.
+    let epoll = readable(&watch)?;
+    drivers.insert(runtime.id(), Arc::clone(&watch));
+    let driver = Driver { epoll: Some(epoll), runtime: runtime.id() };
+    runtime.spawn(driver.run());
+    Ok(watch)
+}
+
+struct Driver {
+    /// `None` only while dropping.
+    epoll: Option<AsyncFd<Shared<Watch>>>,
+    runtime: runtime::Id,
+}
+
+impl Driver {
+    async fn run(self) {
+        if let Err(error) = self.turns().await {
+            tracing::error!(%error, "driver stopped; its sockets go to the reaper");
+        }
+    }
+
+    async fn turns(&self) -> io::Result<()> {
+        let Some(epoll) = &self.epoll else { return Ok(()) };
+        loop {
+            let mut ready = epoll.readable().await?;
+            // A bounded number of turns, so that a flood of completions cannot starve the other tasks.
+            for _ in 0..16 {
+                if epoll.get_ref().0.turn()? == 0 {
+                    ready.clear_ready();
+                    break;
+                }
+            }
+            drop(ready);
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Driver {
+    /// The runtime ends, or the driver failed: what is in custody goes to the reaper.
+    fn drop(&mut self) {
+        let Some(epoll) = self.epoll.take() else { return };
+        let watch = epoll.into_inner().0;
+        let mut drivers = DRIVERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(drivers) = drivers.as_mut()
+            && drivers.get(&self.runtime).is_some_and(|current| Arc::ptr_eq(current, &watch))
+        {
+            drivers.remove(&self.runtime);
+        }
+        drop(drivers);
+        watch.orphan();
+        if watch.holds_custody() {
+            reaper::adopt(&watch);
+        }
+    }
+}

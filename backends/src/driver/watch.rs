@@ -1,0 +1,187 @@
+//! The inner epoll of one runtime, and the sockets in it.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{Timespec, epoll},
+    time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime},
+};
+use zerosink_core::{Reactor as _, custody::Ledger, policy::Family};
+
+use super::{Handle, WatchedSocket};
+
+const TIMER: u64 = 0;
+/// The timer looks at every socket with custody this often, or four times per release time-out if that is oftener.
+const SLOWEST_TICK: Duration = Duration::from_millis(500);
+const FASTEST_TICK: Duration = Duration::from_millis(5);
+
+/// The inner epoll, its timer, and the sockets it watches.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    epoll: OwnedFd,
+    timer: OwnedFd,
+    armed: AtomicBool,
+    tick_nanos: AtomicU64,
+    next_token: AtomicU64,
+    orphaned: AtomicBool,
+    sockets: Mutex<HashMap<u64, Arc<WatchedSocket>>>,
+}
+
+impl Watch {
+    pub(super) fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
+        Ok(Self {
+            epoll,
+            timer,
+            armed: AtomicBool::new(false),
+            tick_nanos: AtomicU64::new(SLOWEST_TICK.as_nanos() as u64),
+            next_token: AtomicU64::new(TIMER + 1),
+            orphaned: AtomicBool::new(false),
+            sockets: Mutex::default(),
+        })
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Arc<WatchedSocket>>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts to watch a socket.
+    pub(crate) fn register(
+        self: &Arc<Self>,
+        handle: Handle,
+        family: Family,
+        timeout: Duration,
+        ledger: Arc<Ledger>,
+    ) -> io::Result<Arc<WatchedSocket>> {
+        let token = self.next_token.fetch_add(1, SeqCst);
+        let socket = Arc::new(WatchedSocket::new(handle, family, token, timeout, Arc::clone(self), ledger));
+        let tick = (timeout / 4).clamp(FASTEST_TICK, SLOWEST_TICK);
+        self.tick_nanos.fetch_min(tick.as_nanos() as u64, SeqCst);
+        self.sockets().insert(token, Arc::clone(&socket));
+        let flags = epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        if let Err(error) = epoll::add(&self.epoll, &*socket, epoll::EventData::new_u64(token), flags) {
+            self.sockets().remove(&token);
+            return Err(error.into());
+        }
+        Ok(socket)
+    }
+
+    /// Stops to watch a socket and lets go of it: it is closed when nobody else holds it.
+    pub(super) fn forget(&self, socket: &WatchedSocket) {
+        let removed = self.sockets().remove(&socket.token());
+        if removed.is_some()
+            && let Err(error) = epoll::delete(&self.epoll, socket)
+        {
+            tracing::warn!(%error, "socket could not be taken out of the inner epoll");
+        }
+    }
+
+    /// Starts the timer unless it runs. It stops by itself when nothing is in custody.
+    pub(super) fn arm(&self) {
+        if !self.armed.load(SeqCst) && !self.armed.swap(true, SeqCst) {
+            self.set_timer(Duration::from_nanos(self.tick_nanos.load(SeqCst)));
+        }
+    }
+
+    fn set_timer(&self, period: Duration) {
+        let period = Timespec { tv_sec: period.as_secs() as _, tv_nsec: period.subsec_nanos() as _ };
+        let spec = Itimerspec { it_interval: period, it_value: period };
+        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec) {
+            tracing::warn!(%error, "release deadlines cannot be watched");
+        }
+    }
+
+    /// Takes in at most one batch of events, without waiting. Returns how many there were.
+    pub(super) fn turn(&self) -> io::Result<usize> {
+        let mut events: [std::mem::MaybeUninit<epoll::Event>; 64] = [const { std::mem::MaybeUninit::uninit() }; 64];
+        let (events, _) = match epoll::wait(&self.epoll, &mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(events) => events,
+            Err(rustix::io::Errno::INTR) => return Ok(1),
+            Err(error) => return Err(error.into()),
+        };
+        for event in &*events {
+            // The struct is packed on some targets: take copies.
+            let (token, flags) = (event.data.u64(), event.flags);
+            if token == TIMER {
+                self.tick();
+                continue;
+            }
+            let socket = self.sockets().get(&token).cloned();
+            if let Some(socket) = socket {
+                socket.on_event(flags);
+                if socket.is_done() {
+                    self.forget(&socket);
+                }
+            }
+        }
+        Ok(events.len())
+    }
+
+    fn tick(&self) {
+        let mut expirations = [0; 8];
+        rustix::io::read(&self.timer, &mut expirations).ok();
+        let now = Instant::now();
+        self.armed.store(false, SeqCst);
+        let in_custody = self.in_custody();
+        if in_custody.is_empty() {
+            self.set_timer(Duration::ZERO);
+            // A send may have armed it between the look and the stop.
+            if self.armed.load(SeqCst) || self.holds_custody() {
+                self.armed.store(true, SeqCst);
+                self.set_timer(Duration::from_nanos(self.tick_nanos.load(SeqCst)));
+            }
+            return;
+        }
+        self.armed.store(true, SeqCst);
+        for socket in in_custody {
+            socket.check_deadline(now);
+            if socket.is_done() {
+                self.forget(&socket);
+            }
+        }
+    }
+
+    fn in_custody(&self) -> Vec<Arc<WatchedSocket>> {
+        self.sockets().values().filter(|socket| socket.holds_custody()).cloned().collect()
+    }
+
+    /// True if the kernel still holds memory of any socket here.
+    pub(super) fn holds_custody(&self) -> bool {
+        self.sockets().values().any(|socket| socket.holds_custody())
+    }
+
+    /// True once the runtime that drove this has ended.
+    pub(super) fn is_orphaned(&self) -> bool {
+        self.orphaned.load(SeqCst)
+    }
+
+    /// The runtime has ended: writers are told, and sockets without a sink and without custody are closed.
+    pub(super) fn orphan(&self) {
+        self.orphaned.store(true, SeqCst);
+        let sockets: Vec<_> = self.sockets().values().cloned().collect();
+        for socket in sockets {
+            socket.wake_writer();
+            socket.reap();
+            if socket.is_done() {
+                self.forget(&socket);
+            }
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}

@@ -1,0 +1,24 @@
+//! System calls, driver and backends of zerosink, for tokio.
+//!
+//! [`AutoSink`] is what `ZeroCopySink::auto(socket)` makes of tokio's and the standard library's stream sockets. On Linux
+//! it chooses among the mechanisms that this host permits; elsewhere, and with `--cfg zerosink_portable`, it copies.
+//!
+//! The rooms: `sys` is the only place with system calls, `driver` watches sockets and drops custody, `copy` and
+//! `msg_zerocopy` are the backends, `auto` is the ladder, [`probe`] says what the host permits.
+
+#[cfg(zerosink_linux)]
+mod calibration;
+pub mod copy;
+#[cfg(zerosink_linux)]
+mod driver;
+#[cfg(zerosink_linux)]
+pub mod msg_zerocopy;
+#[cfg(not(zerosink_linux))]
+mod portable;
+pub mod probe;
+#[cfg(zerosink_linux)]
+mod sys;
+
+pub mod auto;
+
+pub use auto::{Address, AutoReadHalf, AutoSink, By};

@@ -1,0 +1,6 @@
+//! The system calls, and all that is unsafe about them.
+#![expect(unsafe_code, reason = "the only address of raw system calls; every block has its proof")]
+
+pub(crate) mod errqueue;
+pub(crate) mod readable;
+pub(crate) mod socket;

@@ -1,0 +1,316 @@
+//! Which mechanism a send may use: a pure function, so that its tests are tables.
+
+use std::fmt;
+
+use crate::{Mechanism, Path, Proof, Reuse, Trust};
+
+/// Why a mechanism was not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The user insisted on another mechanism.
+    NotChosen,
+    /// No backend for it is attached to this connection: the host or the socket refused it.
+    NotAttached,
+    /// The send is smaller than the threshold: copying is cheaper.
+    Small,
+    /// The memory is borrowed for the call only, so nobody can take it into custody.
+    Borrowed,
+    /// Completions say that the kernel copies on delivery.
+    CopiedOnDelivery,
+    /// The kernel had no memory for it again and again (`ENOBUFS`: `RLIMIT_MEMLOCK`, `net.core.optmem_max`).
+    NoBuffers,
+    /// This connection holds as many pinned bytes as its budget permits.
+    PinnedBudget,
+    /// The memory is reused in place, and only the peer's word could prove its release: the user did not give his.
+    PeerNotTrusted,
+    /// The user trusts the peer, but the path is not known to leave this host.
+    PathNotOffHost,
+    /// The memory is not replaced page by page.
+    NotFreshPages,
+    /// This kind of socket does not know it.
+    SocketFamily,
+}
+
+impl Refusal {
+    /// Every reason, by index.
+    pub const ALL: [Self; 11] = [
+        Self::NotChosen,
+        Self::NotAttached,
+        Self::Small,
+        Self::Borrowed,
+        Self::CopiedOnDelivery,
+        Self::NoBuffers,
+        Self::PinnedBudget,
+        Self::PeerNotTrusted,
+        Self::PathNotOffHost,
+        Self::NotFreshPages,
+        Self::SocketFamily,
+    ];
+
+    /// The index into [`Refusal::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The name used in JSON and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotChosen => "not-chosen",
+            Self::NotAttached => "not-attached",
+            Self::Small => "small",
+            Self::Borrowed => "borrowed",
+            Self::CopiedOnDelivery => "copied-on-delivery",
+            Self::NoBuffers => "no-buffers",
+            Self::PinnedBudget => "pinned-budget",
+            Self::PeerNotTrusted => "peer-not-trusted",
+            Self::PathNotOffHost => "path-not-off-host",
+            Self::NotFreshPages => "not-fresh-pages",
+            Self::SocketFamily => "socket-family",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The kind of stream socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Family {
+    /// TCP over IPv4 or IPv6.
+    Tcp,
+    /// `AF_UNIX`.
+    Unix,
+}
+
+/// Everything the decision depends on.
+#[derive(Debug, Clone)]
+pub struct Situation {
+    /// The kind of socket.
+    pub family: Family,
+    /// Where the packets go.
+    pub path: Path,
+    /// How the memory is reused. Heap memory of unknown origin is [`Reuse::InPlace`].
+    pub reuse: Reuse,
+    /// Bytes offered that could go in one call.
+    pub bytes: usize,
+    /// Sends of fewer bytes are copied.
+    pub threshold: usize,
+    /// The user's word about the peer.
+    pub trust: Trust,
+    /// The mechanism that the user insists on.
+    pub forced: Option<Mechanism>,
+    /// Which mechanisms have a backend on this connection, by [`Mechanism::index`].
+    pub attached: [bool; Mechanism::ALL.len()],
+    /// Which mechanisms are off for a while, and why.
+    pub demoted: [Option<Refusal>; Mechanism::ALL.len()],
+    /// Whether the pinned-bytes budget has room for this send.
+    pub pin_room: bool,
+}
+
+/// The rules. They hold no state: history comes in through [`Situation`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policy;
+
+/// The mechanisms that a send may use, best first; copy is always the last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ladder {
+    rungs: [Mechanism; Mechanism::ALL.len()],
+    length: usize,
+    /// Why each mechanism that is not on the ladder was refused, by [`Mechanism::index`].
+    pub refused: [Option<Refusal>; Mechanism::ALL.len()],
+}
+
+impl Ladder {
+    /// The rungs, best first.
+    #[must_use]
+    pub fn rungs(&self) -> &[Mechanism] {
+        &self.rungs[..self.length]
+    }
+}
+
+impl Policy {
+    const TCP_ORDER: [Mechanism; 4] = [Mechanism::MsgZerocopy, Mechanism::IoUring, Mechanism::Splice, Mechanism::Gift];
+    const UNIX_ORDER: [Mechanism; 4] = [Mechanism::Splice, Mechanism::Gift, Mechanism::MsgZerocopy, Mechanism::IoUring];
+
+    /// Which mechanisms this send may use.
+    #[must_use]
+    pub fn ladder(situation: &Situation) -> Ladder {
+        let order = match situation.family {
+            Family::Tcp => Self::TCP_ORDER,
+            Family::Unix => Self::UNIX_ORDER,
+        };
+        let mut ladder = Ladder { rungs: [Mechanism::Copy; 5], length: 0, refused: [None; 5] };
+        for mechanism in order {
+            match Self::judge(mechanism, situation) {
+                Ok(_) => {
+                    ladder.rungs[ladder.length] = mechanism;
+                    ladder.length += 1;
+                }
+                Err(refusal) => ladder.refused[mechanism.index()] = Some(refusal),
+            }
+        }
+        ladder.rungs[ladder.length] = Mechanism::Copy;
+        ladder.length += 1;
+        ladder
+    }
+
+    /// Whether `mechanism` may take this send, and by which proof its memory would be released.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that forbids it.
+    pub fn judge(mechanism: Mechanism, situation: &Situation) -> Result<Proof, Refusal> {
+        if mechanism == Mechanism::Copy {
+            return Ok(Proof::Copied);
+        }
+        if situation.forced.is_some_and(|forced| forced != mechanism) {
+            return Err(Refusal::NotChosen);
+        }
+        let proof = Self::proof(mechanism, situation)?;
+        if !situation.attached[mechanism.index()] {
+            return Err(Refusal::NotAttached);
+        }
+        if let Some(reason) = situation.demoted[mechanism.index()] {
+            return Err(reason);
+        }
+        if situation.bytes < situation.threshold {
+            return Err(Refusal::Small);
+        }
+        if !situation.pin_room {
+            return Err(Refusal::PinnedBudget);
+        }
+        Ok(proof)
+    }
+
+    /// The proof that would release the memory; safety is decided here and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// If no permitted proof exists for this mechanism, memory, socket and trust.
+    pub fn proof(mechanism: Mechanism, situation: &Situation) -> Result<Proof, Refusal> {
+        match (mechanism, situation.family, situation.reuse) {
+            (Mechanism::Copy, ..) => Ok(Proof::Copied),
+            (Mechanism::MsgZerocopy | Mechanism::IoUring, Family::Unix, _) => Err(Refusal::SocketFamily),
+            (Mechanism::MsgZerocopy | Mechanism::IoUring, Family::Tcp, _) => Ok(Proof::Notified),
+            (Mechanism::Gift, _, Reuse::FreshPages) | (Mechanism::Splice, _, Reuse::FreshPages) => Ok(Proof::Replaced),
+            (Mechanism::Gift, ..) => Err(Refusal::NotFreshPages),
+            (Mechanism::Splice, _, Reuse::Immutable) => Ok(Proof::Immutable),
+            (Mechanism::Splice, Family::Unix, Reuse::InPlace) => {
+                if situation.trust.peer_copies { Ok(Proof::Consumed) } else { Err(Refusal::PeerNotTrusted) }
+            }
+            (Mechanism::Splice, Family::Tcp, Reuse::InPlace) => match (situation.trust.peer_acks, situation.path) {
+                (false, _) => Err(Refusal::PeerNotTrusted),
+                (true, Path::OffHost) => Ok(Proof::Acked),
+                (true, Path::SameHost | Path::Unknown) => Err(Refusal::PathNotOffHost),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERYTHING: Situation = Situation {
+        family: Family::Tcp,
+        path: Path::Unknown,
+        reuse: Reuse::InPlace,
+        bytes: 64 << 10,
+        threshold: 16 << 10,
+        trust: Trust { peer_acks: false, peer_copies: false },
+        forced: None,
+        attached: [true; 5],
+        demoted: [None; 5],
+        pin_room: true,
+    };
+    const ACKS: Trust = Trust { peer_acks: true, peer_copies: false };
+    const COPIES: Trust = Trust { peer_acks: false, peer_copies: true };
+
+    #[test]
+    fn proofs_by_mechanism_socket_memory_trust_and_path() {
+        use Family::{Tcp, Unix};
+        use Mechanism::{Copy, Gift, IoUring, MsgZerocopy, Splice};
+        use Path::{OffHost, SameHost, Unknown};
+        use Reuse::{FreshPages, Immutable, InPlace};
+        let nobody = Trust::default();
+        let table = [
+            (Copy, Tcp, InPlace, nobody, Unknown, Ok(Proof::Copied)),
+            (Copy, Unix, Immutable, ACKS, SameHost, Ok(Proof::Copied)),
+            (MsgZerocopy, Tcp, InPlace, nobody, Unknown, Ok(Proof::Notified)),
+            (MsgZerocopy, Tcp, InPlace, nobody, SameHost, Ok(Proof::Notified)),
+            (MsgZerocopy, Unix, InPlace, nobody, SameHost, Err(Refusal::SocketFamily)),
+            (IoUring, Tcp, Immutable, nobody, OffHost, Ok(Proof::Notified)),
+            (Splice, Tcp, InPlace, nobody, OffHost, Err(Refusal::PeerNotTrusted)),
+            (Splice, Tcp, InPlace, COPIES, OffHost, Err(Refusal::PeerNotTrusted)),
+            (Splice, Tcp, InPlace, ACKS, Unknown, Err(Refusal::PathNotOffHost)),
+            (Splice, Tcp, InPlace, ACKS, SameHost, Err(Refusal::PathNotOffHost)),
+            (Splice, Tcp, InPlace, ACKS, OffHost, Ok(Proof::Acked)),
+            (Splice, Unix, InPlace, ACKS, SameHost, Err(Refusal::PeerNotTrusted)),
+            (Splice, Unix, InPlace, COPIES, SameHost, Ok(Proof::Consumed)),
+            (Splice, Tcp, FreshPages, nobody, SameHost, Ok(Proof::Replaced)),
+            (Splice, Unix, Immutable, nobody, SameHost, Ok(Proof::Immutable)),
+            (Gift, Tcp, InPlace, ACKS, OffHost, Err(Refusal::NotFreshPages)),
+            (Gift, Tcp, Immutable, ACKS, OffHost, Err(Refusal::NotFreshPages)),
+            (Gift, Tcp, FreshPages, nobody, Unknown, Ok(Proof::Replaced)),
+        ];
+        for (mechanism, family, reuse, trust, path, want) in table {
+            let situation = Situation { family, reuse, trust, path, ..EVERYTHING };
+            assert_eq!(Policy::proof(mechanism, &situation), want, "{mechanism} {situation:?}");
+        }
+    }
+
+    #[test]
+    fn without_the_users_word_every_rung_rests_on_a_kernel_proof() {
+        for family in [Family::Tcp, Family::Unix] {
+            for path in [Path::Unknown, Path::OffHost, Path::SameHost] {
+                for reuse in [Reuse::InPlace, Reuse::FreshPages, Reuse::Immutable] {
+                    let situation = Situation { family, path, reuse, ..EVERYTHING };
+                    for rung in Policy::ladder(&situation).rungs() {
+                        assert!(Policy::proof(*rung, &situation).unwrap().is_kernel_proof(), "{rung} {situation:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_ladder_ends_with_copy_and_every_other_mechanism_has_a_reason() {
+        let mut demoted = [None; 5];
+        demoted[Mechanism::MsgZerocopy.index()] = Some(Refusal::NoBuffers);
+        let mut only_zerocopy = [false; 5];
+        only_zerocopy[Mechanism::MsgZerocopy.index()] = true;
+        let table = [
+            (EVERYTHING, vec!["msg-zerocopy", "io-uring", "copy"]),
+            (Situation { attached: only_zerocopy, ..EVERYTHING }, vec!["msg-zerocopy", "copy"]),
+            (Situation { attached: only_zerocopy, demoted, ..EVERYTHING }, vec!["copy"]),
+            (Situation { bytes: 4096, ..EVERYTHING }, vec!["copy"]),
+            (Situation { pin_room: false, ..EVERYTHING }, vec!["copy"]),
+            (Situation { forced: Some(Mechanism::Copy), ..EVERYTHING }, vec!["copy"]),
+            (Situation { family: Family::Unix, ..EVERYTHING }, vec!["copy"]),
+            (Situation { family: Family::Unix, reuse: Reuse::FreshPages, ..EVERYTHING }, vec!["splice", "gift", "copy"]),
+        ];
+        for (situation, want) in table {
+            let ladder = Policy::ladder(&situation);
+            let names: Vec<_> = ladder.rungs().iter().map(|m| m.as_str()).collect();
+            assert_eq!(names, want, "{situation:?}");
+            for mechanism in Mechanism::ALL {
+                assert_ne!(ladder.rungs().contains(&mechanism), ladder.refused[mechanism.index()].is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn reasons_have_distinct_indices_and_names() {
+        for (i, reason) in Refusal::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), i);
+            assert_eq!(Refusal::ALL.iter().filter(|r| r.as_str() == reason.as_str()).count(), 1);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What a connection needs from whoever owns its socket and watches it.
+
+use std::{
+    fmt, io,
+    task::{Context, Poll},
+};
+
+/// One socket and the events on it. The driver of a runtime implements this; backends use it through
+/// [`crate::Connection`].
+pub trait Reactor: Send + Sync + fmt::Debug {
+    /// Sends by copying. With `more`, the kernel may wait for the next send before it fills a packet (`MSG_MORE`).
+    ///
+    /// # Errors
+    ///
+    /// As `send(2)`; [`io::ErrorKind::WouldBlock`] if the socket is full. Never raises `SIGPIPE`.
+    fn write_vectored(&self, slices: &[io::IoSlice<'_>], more: bool) -> io::Result<usize>;
+
+    /// A mark in the sequence of events. Take it before a system call that may answer `EAGAIN`.
+    fn mark(&self) -> u64;
+
+    /// Ready if the socket may have become writable since `mark`; otherwise the task is woken when it does.
+    fn poll_writable(&self, cx: &mut Context<'_>, mark: u64) -> Poll<io::Result<()>>;
+
+    /// Reads the release notifications that are there, at once and without waiting.
+    fn reap(&self);
+
+    /// Why the socket can no longer be sent on, if its owner has given it up: revoked, or the runtime has ended.
+    fn failure(&self) -> Option<io::Error> {
+        None
+    }
+
+    /// Memory went into custody: from now on releases have to be watched for.
+    fn watch(&self);
+
+    /// Closes the sending direction: the peer reads end of file after what is in the socket.
+    ///
+    /// # Errors
+    ///
+    /// As `shutdown(2)`.
+    fn shutdown(&self) -> io::Result<()>;
+
+    /// The last sink is gone. The socket is kept until all custody is released, then closed.
+    fn linger(&self);
+
+    /// The socket, for system calls of a backend. Never close it, never read its error queue.
+    #[cfg(unix)]
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_>;
+}

@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+
+pub use zerosink_core::{
+    AttachError, Backend, Connection, IntoSink, Mechanism, Path, Policy, Proof, Reactor, Refusal, ReleaseError, Segment,
+    SendError, SendQueue, SinkConfig, SinkStats, Support, Trust, ZeroCopySink, ZeroCopySinkExt,
+    memory::{self, Reuse},
+    region::{self, owner_of},
+    ring::{self, Grant, Ring},
+    sink::Position,
+};
+
+pub use zerosink_backends::{Address, AutoReadHalf, AutoSink, probe};
+
+/// The backends by themselves, for those who build their own ladder.
+pub mod backends {
+    pub use zerosink_backends::copy::Copy;
+    #[cfg(zerosink_linux)]
+    pub use zerosink_backends::msg_zerocopy::MsgZerocopy;
+}
+
+/// Everything that a program which sends needs.
+pub mod prelude {
+    pub use crate::{AutoSink, IntoSink as _, Mechanism, Reuse, Ring, SendQueue, SinkConfig, ZeroCopySink, ZeroCopySinkExt as _};
+}
