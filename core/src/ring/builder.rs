@@ -1,0 +1,140 @@
+//! How a ring comes to be.
+
+use super::{Ring, RingError, index::Index, shared::Shared};
+use crate::memory::{HeapMemory, Memory, Reuse};
+
+/// Builds a [`Ring`]: on heap, or on memory that another crate brings.
+///
+/// A crate that brings memory reads [`requested_capacity`](Self::requested_capacity) and
+/// [`requested_reuse`](Self::requested_reuse), maps it, and calls [`build_on`](Self::build_on).
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until build is called"]
+pub struct RingBuilder {
+    capacity: Option<usize>,
+    reuse: Option<Reuse>,
+    scrub: bool,
+    poison: Option<u8>,
+    memory: Option<Box<dyn Memory>>,
+}
+
+impl RingBuilder {
+    /// Bytes of a granule: a lease occupies a whole number of granules. In [`Reuse::FreshPages`] rings it is the memory's
+    /// replacement unit instead.
+    pub const GRANULE: usize = 256;
+
+    /// Sets the size in bytes. It is rounded up to whole granules on heap. On memory that was given, the default is all of it.
+    pub const fn capacity(mut self, bytes: usize) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// Sets what becomes of returned leases. The default is what the memory's facts say; heap is [`Reuse::InPlace`].
+    pub const fn reuse(mut self, reuse: Reuse) -> Self {
+        self.reuse = Some(reuse);
+        self
+    }
+
+    /// Zeroes what comes back, so that secrets do not outlive their lease. A [`Reuse::FreshPages`] ring needs no scrubbing:
+    /// fresh pages are zero, and the old ones must not be written. Of an [`Reuse::Immutable`] ring only what was never
+    /// committed is zeroed.
+    pub const fn scrub(mut self, scrub: bool) -> Self {
+        self.scrub = scrub;
+        self
+    }
+
+    /// Writes `byte` over what comes back, for tests: whoever still reads a returned lease sees it. Goes before
+    /// [`scrub`](Self::scrub).
+    pub const fn poison(mut self, byte: u8) -> Self {
+        self.poison = Some(byte);
+        self
+    }
+
+    /// Uses this memory instead of heap.
+    pub fn memory(mut self, memory: impl Memory + 'static) -> Self {
+        self.memory = Some(Box::new(memory));
+        self
+    }
+
+    /// The capacity that was set, in bytes.
+    #[must_use]
+    pub const fn requested_capacity(&self) -> Option<usize> {
+        self.capacity
+    }
+
+    /// The discipline of reuse that was set.
+    #[must_use]
+    pub const fn requested_reuse(&self) -> Option<Reuse> {
+        self.reuse
+    }
+
+    /// Builds the ring on `memory`.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_on(self, memory: impl Memory + 'static) -> Result<Ring, RingError> {
+        self.memory(memory).build()
+    }
+
+    /// Builds the ring.
+    ///
+    /// # Errors
+    ///
+    /// No capacity, more of it than there is memory, or memory that cannot keep the discipline of reuse: each error says
+    /// what to do.
+    pub fn build(self) -> Result<Ring, RingError> {
+        if self.capacity == Some(0) {
+            return Err(RingError::ZeroCapacity);
+        }
+        let memory = match self.memory {
+            Some(memory) => memory,
+            None => Box::new(Self::heap(self.capacity, self.reuse)?),
+        };
+        let facts = memory.facts();
+        let reuse = self.reuse.unwrap_or(facts.reuse);
+        if !facts.reuse.can_keep(reuse) {
+            return Err(RingError::CannotKeep { asked: reuse, can: facts.reuse, backing: facts.backing });
+        }
+        let unit = if reuse == Reuse::FreshPages { facts.unit } else { Self::GRANULE };
+        if !unit.is_power_of_two() || unit < Self::GRANULE {
+            return Err(RingError::BadUnit { unit, offset: 0 });
+        }
+        let offset = memory.as_ptr().addr().get() % unit;
+        if offset != 0 && reuse == Reuse::FreshPages {
+            return Err(RingError::BadUnit { unit, offset });
+        }
+        let shift = unit.ilog2();
+        let len = memory.len() >> shift << shift;
+        let wanted = self.capacity.unwrap_or(len);
+        let capacity = Self::round_up(wanted, unit)?;
+        if capacity == 0 {
+            return Err(RingError::ZeroCapacity);
+        }
+        if capacity > len {
+            return Err(RingError::MemoryTooSmall { capacity: wanted, len });
+        }
+        let max = (u32::MAX as usize - 1).saturating_mul(unit);
+        let too_large = RingError::TooLarge { capacity, max };
+        let granules = u32::try_from(capacity >> shift).ok().filter(|n| *n < u32::MAX).ok_or(too_large)?;
+        let index = Index::new(granules).ok_or(too_large)?;
+        let facts = facts.with_reuse(reuse);
+        let wipe = (self.scrub, self.poison);
+        Ok(Ring::from_shared(Shared::new(memory, (capacity, shift), facts, wipe, (index, granules))))
+    }
+
+    fn heap(capacity: Option<usize>, reuse: Option<Reuse>) -> Result<HeapMemory, RingError> {
+        use crate::memory::Backing;
+
+        let capacity = capacity.ok_or(RingError::ZeroCapacity)?;
+        match reuse {
+            None | Some(Reuse::InPlace) => {}
+            Some(asked) => return Err(RingError::CannotKeep { asked, can: Reuse::InPlace, backing: Backing::Heap }),
+        }
+        HeapMemory::new(Self::round_up(capacity, Self::GRANULE)?).map_err(RingError::Memory)
+    }
+
+    fn round_up(capacity: usize, unit: usize) -> Result<usize, RingError> {
+        let max = isize::MAX as usize / unit * unit;
+        capacity.checked_next_multiple_of(unit).filter(|n| *n <= max).ok_or(RingError::TooLarge { capacity, max })
+    }
+}

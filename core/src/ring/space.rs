@@ -1,0 +1,340 @@
+//! Which bytes are whose: segments in order of address, holes in a round.
+//!
+//! A reservation takes the front of the first hole that is large enough, starting where the last one was taken (next
+//! fit). A returned segment joins the holes beside it, or is put at the end of the round. Everything is counted in
+//! granules; nothing here touches memory or knows threads.
+
+use std::time::Instant;
+
+const NONE: u32 = u32::MAX;
+
+/// What a segment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The node stands for no segment.
+    Unused,
+    /// Free.
+    Hole,
+    /// Reserved, not committed.
+    Granted,
+    /// Committed.
+    Leased,
+    /// Its pages could not be replaced.
+    Quarantined,
+    /// Committed once in an immutable ring.
+    Retired,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Node {
+    start: u32,
+    len: u32,
+    /// Neighbours by address.
+    prev: u32,
+    next: u32,
+    /// Neighbours in the round of holes; `round_next` also chains unused nodes.
+    round_prev: u32,
+    round_next: u32,
+    kind: Kind,
+    since: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) struct Space {
+    nodes: Vec<Node>,
+    unused: u32,
+    /// The hole that is looked at first.
+    cursor: u32,
+    /// No hole is longer than this.
+    longest: u32,
+    capacity: u32,
+    totals: [u32; 6],
+    high_water: u32,
+    /// Leases that have no time yet, see [`Space::stamp`].
+    recent: Vec<u32>,
+}
+
+impl Space {
+    /// Leases between two looks at the clock.
+    const BATCH: usize = 16;
+
+    pub(super) fn new(capacity: u32) -> Self {
+        let whole = Node {
+            start: 0,
+            len: capacity,
+            prev: NONE,
+            next: NONE,
+            round_prev: 0,
+            round_next: 0,
+            kind: Kind::Hole,
+            since: None,
+        };
+        let mut totals = [0; 6];
+        totals[Kind::Hole as usize] = capacity;
+        Self {
+            nodes: vec![whole],
+            unused: NONE,
+            cursor: 0,
+            longest: capacity,
+            capacity,
+            totals,
+            high_water: 0,
+            recent: Vec::with_capacity(Self::BATCH),
+        }
+    }
+
+    /// Granules of one kind.
+    pub(super) fn total(&self, kind: Kind) -> u32 {
+        self.totals[kind as usize]
+    }
+
+    pub(super) fn high_water(&self) -> u32 {
+        self.high_water
+    }
+
+    #[inline]
+    pub(super) fn start(&self, node: u32) -> u32 {
+        self.nodes[node as usize].start
+    }
+
+    /// Takes `len` granules in one piece.
+    #[inline]
+    pub(super) fn allocate(&mut self, len: u32) -> Option<u32> {
+        if len > self.longest || self.cursor == NONE {
+            return None;
+        }
+        let first = self.cursor;
+        let mut hole = first;
+        let mut longest = 0;
+        while self.nodes[hole as usize].len < len {
+            longest = longest.max(self.nodes[hole as usize].len);
+            hole = self.nodes[hole as usize].round_next;
+            if hole == first {
+                self.longest = longest;
+                return None;
+            }
+        }
+        self.cursor = hole;
+        let node = if self.nodes[hole as usize].len == len {
+            self.leave_round(hole);
+            hole
+        } else {
+            let Node { start, prev, .. } = self.nodes[hole as usize];
+            let node = self.node(start, len);
+            self.nodes[hole as usize].start += len;
+            self.nodes[hole as usize].len -= len;
+            self.link(prev, node, hole);
+            node
+        };
+        self.nodes[node as usize].kind = Kind::Granted;
+        self.count(Kind::Hole, Kind::Granted, len);
+        let used = self.total(Kind::Granted) + self.total(Kind::Leased);
+        self.high_water = self.high_water.max(used);
+        Some(node)
+    }
+
+    /// Makes a granted segment a lease of its first `keep >= 1` granules; true if a tail became free.
+    #[inline]
+    pub(super) fn commit(&mut self, node: u32, keep: u32) -> bool {
+        let Node { start, len, next, .. } = self.nodes[node as usize];
+        let tail = len - keep;
+        if tail > 0 {
+            self.nodes[node as usize].len = keep;
+            if next != NONE && self.nodes[next as usize].kind == Kind::Hole {
+                let hole = &mut self.nodes[next as usize];
+                hole.start -= tail;
+                hole.len += tail;
+                self.longest = self.longest.max(hole.len);
+            } else {
+                let hole = self.node(start + keep, tail);
+                self.link(node, hole, next);
+                self.join_round(hole);
+            }
+            self.count(Kind::Granted, Kind::Hole, tail);
+        }
+        self.nodes[node as usize].kind = Kind::Leased;
+        self.nodes[node as usize].since = None;
+        self.count(Kind::Granted, Kind::Leased, keep);
+        self.recent.push(node);
+        if self.recent.len() >= Self::BATCH {
+            self.stamp();
+        }
+        tail > 0
+    }
+
+    /// Makes a segment free.
+    #[inline]
+    pub(super) fn release(&mut self, node: u32) {
+        let Node { start, len, prev, next, kind, .. } = self.nodes[node as usize];
+        self.count(kind, Kind::Hole, len);
+        let before = prev != NONE && self.nodes[prev as usize].kind == Kind::Hole;
+        let after = next != NONE && self.nodes[next as usize].kind == Kind::Hole;
+        let length = match (before, after) {
+            (true, true) => {
+                let gained = len + self.nodes[next as usize].len;
+                self.leave_round(next);
+                self.unlink(next);
+                self.unlink(node);
+                self.nodes[prev as usize].len += gained;
+                self.nodes[prev as usize].len
+            }
+            (true, false) => {
+                self.unlink(node);
+                self.nodes[prev as usize].len += len;
+                self.nodes[prev as usize].len
+            }
+            (false, true) => {
+                self.unlink(node);
+                self.nodes[next as usize].start = start;
+                self.nodes[next as usize].len += len;
+                self.nodes[next as usize].len
+            }
+            (false, false) => {
+                self.join_round(node);
+                len
+            }
+        };
+        self.longest = self.longest.max(length);
+    }
+
+    /// Takes a segment out of use for good.
+    pub(super) fn retire(&mut self, node: u32, kind: Kind) {
+        let Node { len, kind: was, .. } = self.nodes[node as usize];
+        self.nodes[node as usize].kind = kind;
+        self.count(was, kind, len);
+    }
+
+    /// The longest run of granules that can become free if everything that can be returned is. Walks all segments.
+    pub(super) fn attainable(&self, leases_return: bool) -> u32 {
+        if leases_return && self.total(Kind::Quarantined) + self.total(Kind::Retired) == 0 {
+            return self.capacity;
+        }
+        let (mut longest, mut run) = (0, 0);
+        self.walk(|node| {
+            let returns = match node.kind {
+                Kind::Hole | Kind::Granted => true,
+                Kind::Leased => leases_return,
+                Kind::Unused | Kind::Quarantined | Kind::Retired => false,
+            };
+            run = if returns { run + node.len } else { 0 };
+            longest = longest.max(run);
+        });
+        longest
+    }
+
+    /// Notes the time for leases that have none. The clock costs as much as half a reservation, so it is read once per
+    /// [`Self::BATCH`] commits, and whenever somebody has to wait or asks: a lease's age is never overstated, and of a
+    /// ring that is stuck it is right.
+    pub(super) fn stamp(&mut self) {
+        if self.recent.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for node in self.recent.drain(..) {
+            let node = &mut self.nodes[node as usize];
+            if node.kind == Kind::Leased && node.since.is_none() {
+                node.since = Some(now);
+            }
+        }
+    }
+
+    /// When the oldest lease was committed, as far as noted.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.nodes.iter().filter(|n| n.kind == Kind::Leased).filter_map(|n| n.since).min()
+    }
+
+    fn walk(&self, mut visit: impl FnMut(&Node)) {
+        // The segment at granule 0 has no predecessor; every other node in use has one.
+        let first = self.nodes.iter().position(|n| n.kind != Kind::Unused && n.prev == NONE);
+        let mut at = first.map_or(NONE, |first| first as u32);
+        while at != NONE {
+            visit(&self.nodes[at as usize]);
+            at = self.nodes[at as usize].next;
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, from: Kind, to: Kind, len: u32) {
+        self.totals[from as usize] -= len;
+        self.totals[to as usize] += len;
+    }
+
+    #[inline]
+    fn node(&mut self, start: u32, len: u32) -> u32 {
+        let fresh = Node {
+            start,
+            len,
+            prev: NONE,
+            next: NONE,
+            round_prev: NONE,
+            round_next: NONE,
+            kind: Kind::Hole,
+            since: None,
+        };
+        if self.unused == NONE {
+            self.nodes.push(fresh);
+            return self.nodes.len() as u32 - 1;
+        }
+        let node = self.unused;
+        self.unused = self.nodes[node as usize].round_next;
+        self.nodes[node as usize] = fresh;
+        node
+    }
+
+    #[inline]
+    fn link(&mut self, prev: u32, node: u32, next: u32) {
+        self.nodes[node as usize].prev = prev;
+        self.nodes[node as usize].next = next;
+        if prev != NONE {
+            self.nodes[prev as usize].next = node;
+        }
+        if next != NONE {
+            self.nodes[next as usize].prev = node;
+        }
+    }
+
+    #[inline]
+    fn unlink(&mut self, node: u32) {
+        let Node { prev, next, .. } = self.nodes[node as usize];
+        if prev != NONE {
+            self.nodes[prev as usize].next = next;
+        }
+        if next != NONE {
+            self.nodes[next as usize].prev = prev;
+        }
+        self.nodes[node as usize].kind = Kind::Unused;
+        self.nodes[node as usize].round_next = self.unused;
+        self.unused = node;
+    }
+
+    /// Puts a hole at the end of the round, just before the cursor.
+    fn join_round(&mut self, node: u32) {
+        self.nodes[node as usize].kind = Kind::Hole;
+        if self.cursor == NONE {
+            self.cursor = node;
+            self.nodes[node as usize].round_prev = node;
+            self.nodes[node as usize].round_next = node;
+        } else {
+            let next = self.cursor;
+            let prev = self.nodes[next as usize].round_prev;
+            self.nodes[node as usize].round_prev = prev;
+            self.nodes[node as usize].round_next = next;
+            self.nodes[prev as usize].round_next = node;
+            self.nodes[next as usize].round_prev = node;
+        }
+        self.longest = self.longest.max(self.nodes[node as usize].len);
+    }
+
+    fn leave_round(&mut self, node: u32) {
+        let Node { round_prev, round_next, .. } = self.nodes[node as usize];
+        if round_next == node {
+            self.cursor = NONE;
+            return;
+        }
+        self.nodes[round_prev as usize].round_next = round_next;
+        self.nodes[round_next as usize].round_prev = round_prev;
+        if self.cursor == node {
+            self.cursor = round_next;
+        }
+    }
+}
