@@ -5,7 +5,7 @@ pub use zerosink_core::{
     SendError, SendQueue, SinkConfig, SinkStats, Support, Trust, ZeroCopySink, ZeroCopySinkExt,
     memory::{self, Reuse},
     region::{self, owner_of},
-    ring::{self, Grant, Ring},
+    ring::{self, Grant, Ring, RingError},
     sink::Position,
 };
 
@@ -16,6 +16,12 @@ pub mod backends {
     pub use zerosink_backends::copy::Copy;
     #[cfg(zerosink_linux)]
     pub use zerosink_backends::msg_zerocopy::MsgZerocopy;
+}
+
+/// Mapped memory for rings: anonymous or memfd, with huge pages when asked.
+#[cfg(zerosink_linux)]
+pub mod mapped {
+    pub use zerosink_backends::memory::{MappedMemory, Pages};
 }
 
 /// Everything that a program which sends needs.

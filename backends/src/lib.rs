@@ -12,6 +12,8 @@ pub mod copy;
 #[cfg(zerosink_linux)]
 mod driver;
 #[cfg(zerosink_linux)]
+pub mod memory;
+#[cfg(zerosink_linux)]
 pub mod msg_zerocopy;
 #[cfg(not(zerosink_linux))]
 mod portable;

@@ -42,10 +42,7 @@ impl Reuse {
     /// `InPlace`, because the allocator rewrites it when it is freed.
     #[must_use]
     pub const fn can_keep(self, asked: Self) -> bool {
-        matches!(
-            (self, asked),
-            (_, Self::InPlace) | (Self::FreshPages, _) | (Self::Immutable, Self::Immutable)
-        )
+        matches!((self, asked), (_, Self::InPlace) | (Self::FreshPages, _) | (Self::Immutable, Self::Immutable))
     }
 }
 
@@ -231,7 +228,9 @@ impl fmt::Display for MemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("no memory was asked for; ask for at least one byte"),
-            Self::TooLarge { bytes } => write!(f, "{bytes} bytes are more than an address space can hold; ask for less"),
+            Self::TooLarge { bytes } => {
+                write!(f, "{bytes} bytes are more than an address space can hold; ask for less")
+            }
             Self::Refused { bytes } => {
                 write!(f, "the allocator refused {bytes} bytes; ask for less or raise the memory limit")
             }

@@ -13,6 +13,7 @@ use zerosink_core::{
     ZeroCopySink,
     demotion::{CopiedWindow, Demotion, Verdict},
     policy::Situation,
+    region::facts_of,
 };
 
 use crate::{copy::poll_copy, probe};
@@ -174,7 +175,9 @@ impl Ladder {
             run += 1;
             bytes += segment.as_slice().len();
         }
-        let mechanism = self.choose(connection, bytes);
+        // Memory that no ring knows is heap, and freed heap is rewritten.
+        let reuse = facts_of(front.as_slice()).map_or(Reuse::InPlace, |facts| facts.reuse);
+        let mechanism = self.choose(connection, bytes, reuse);
         match mechanism {
             Ok(mechanism) => {
                 let Some(rung) = &mut self.rungs[mechanism.index()] else {
@@ -195,7 +198,7 @@ impl Ladder {
     }
 
     /// The mechanism for a send of `bytes` owned bytes, or why it is copied.
-    fn choose(&mut self, connection: &Connection, bytes: usize) -> Result<Mechanism, Refusal> {
+    fn choose(&mut self, connection: &Connection, bytes: usize, reuse: Reuse) -> Result<Mechanism, Refusal> {
         if self.situation.forced == Some(Mechanism::Copy) {
             return Err(Refusal::NotChosen);
         }
@@ -204,6 +207,7 @@ impl Ladder {
             return Err(Refusal::Small);
         }
         self.situation.bytes = bytes;
+        self.situation.reuse = reuse;
         self.situation.path = connection.path();
         self.situation.pin_room = connection.pin_room(bytes);
         for (rung, demoted) in self.rungs.iter_mut().zip(&mut self.situation.demoted) {

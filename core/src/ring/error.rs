@@ -87,7 +87,10 @@ impl fmt::Display for RingError {
                 "{backing} memory cannot be reused {asked}, at best {can}; use mapped memory that can, or ask for {can}"
             ),
             Self::BadUnit { unit, offset: 0 } => {
-                write!(f, "a unit of {unit} bytes cannot be replaced; the memory's unit must be a power of two from 256 on")
+                write!(
+                    f,
+                    "a unit of {unit} bytes cannot be replaced; the memory's unit must be a power of two from 256 on"
+                )
             }
             Self::BadUnit { unit, offset } => write!(
                 f,

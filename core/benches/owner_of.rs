@@ -1,0 +1,90 @@
+//! What it costs to find out whose memory a slice is, while another thread inserts and removes.
+
+#![allow(missing_docs, clippy::allow_attributes, reason = "criterion_group! makes an undocumented function")]
+
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use bytes::{BufMut, Bytes};
+use criterion::{Criterion, criterion_group, criterion_main};
+use zerosink_core::{
+    region::{Registration, owner_of, register},
+    ring::Ring,
+};
+
+/// Leases of 1 KiB from one ring.
+fn leases(ring: &Ring, count: usize) -> Vec<Bytes> {
+    let lease = |_| {
+        let mut grant = ring.try_reserve(1024).expect("space");
+        grant.put_bytes(7, 1024);
+        grant.commit()
+    };
+    (0..count).map(lease).collect()
+}
+
+fn bench(c: &mut Criterion, name: &str, ranges: &[Bytes]) {
+    let mut at = 0;
+    c.bench_function(name, |b| {
+        b.iter(|| {
+            at = (at + 7919) % ranges.len();
+            let slice = &ranges[at][10..1000];
+            let owner = owner_of(black_box(slice)).expect("an owner");
+            assert_eq!(owner.as_ptr(), slice.as_ptr());
+            owner
+        });
+    });
+}
+
+/// Runs `f` while another thread does `change` over and over.
+fn beside(change: impl Fn() + Sync, f: impl FnOnce()) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                change();
+            }
+        });
+        f();
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+fn owner(c: &mut Criterion) {
+    let heap = |_| Bytes::from(vec![7_u8; 1024]);
+    let nobody = vec![7_u8; 1024];
+    c.bench_function("owner_of/nobody", |b| b.iter(|| assert!(owner_of(black_box(&nobody)).is_none())));
+
+    // What the answer itself costs, an increment and a decrement: the floor of what follows.
+    let lease = leases(&Ring::builder().capacity(1024).build().expect("a ring"), 1).remove(0);
+    c.bench_function("owner_of/clone_and_drop_floor", |b| b.iter(|| black_box(&lease).clone()));
+
+    for count in [1, 10_000] {
+        let ring = Ring::builder().capacity((count + 64) * 1024).build().expect("a ring");
+        let held = leases(&ring, count);
+        bench(c, &format!("owner_of/leases/{count}"), &held);
+        beside(|| drop(leases(&ring, 8)), || bench(c, &format!("owner_of/leases/{count}/beside_leasing"), &held));
+        beside(
+            || drop(Ring::builder().capacity(4096).build()),
+            || bench(c, &format!("owner_of/leases/{count}/beside_new_rings"), &held),
+        );
+    }
+    for count in [1, 10_000] {
+        let ranges: Vec<Bytes> = (0..count).map(heap).collect();
+        let _registered: Vec<Registration> = ranges.iter().cloned().map(register).collect();
+        bench(c, &format!("owner_of/registered/{count}"), &ranges);
+        let other = heap(0);
+        beside(
+            || drop(register(other.clone())),
+            || bench(c, &format!("owner_of/registered/{count}/beside_registering"), &ranges),
+        );
+    }
+    let rings: Vec<Ring> = (0..10_000).map(|_| Ring::builder().capacity(1024).build().expect("a ring")).collect();
+    let held: Vec<Bytes> = rings.iter().flat_map(|ring| leases(ring, 1)).collect();
+    bench(c, "owner_of/rings/10000", &held);
+}
+
+criterion_group!(benches, owner);
+criterion_main!(benches);

@@ -1,0 +1,707 @@
+//! Properties of rings, leases and the region table.
+
+use std::{
+    future::Future,
+    io,
+    ops::Range,
+    pin::pin,
+    ptr::NonNull,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread,
+    time::Duration,
+};
+
+use bytes::{BufMut, Bytes};
+use proptest::prelude::*;
+use zerosink_core::{
+    memory::{Backing, HeapMemory, Memory, MemoryFacts, Reuse},
+    region::{facts_of, owner_of, register},
+    ring::{Reserve, Ring, RingError},
+};
+
+const GRANULE: usize = 256;
+
+fn ring(granules: usize) -> Ring {
+    Ring::builder().capacity(granules * GRANULE).build().unwrap()
+}
+
+fn lease(ring: &Ring, bytes: usize, fill: u8) -> Bytes {
+    let mut grant = ring.try_reserve(bytes).unwrap();
+    grant.put_bytes(fill, bytes);
+    grant.commit()
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn poll(future: &mut Reserve) -> Poll<Result<zerosink_core::ring::Grant, RingError>> {
+    pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Pages of a pretended mapping; replacing them zeroes them, and can be made to fail.
+#[derive(Debug)]
+struct Pages {
+    heap: HeapMemory,
+    log: Arc<Log>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    recycled: Mutex<Vec<Range<usize>>>,
+    /// What the pages held just before they were replaced.
+    seen: Mutex<Vec<u8>>,
+    fail: AtomicBool,
+}
+
+impl Pages {
+    const UNIT: usize = 4096;
+
+    fn new(units: usize) -> (Self, Arc<Log>) {
+        let log = Arc::new(Log::default());
+        (Self { heap: HeapMemory::new(units * Self::UNIT).unwrap(), log: log.clone() }, log)
+    }
+}
+
+#[expect(unsafe_code, reason = "a fake Memory")]
+// SAFETY: the heap memory keeps every promise but the one about old pages, which nobody else refers to here.
+unsafe impl Memory for Pages {
+    fn as_ptr(&self) -> NonNull<u8> {
+        self.heap.as_ptr()
+    }
+
+    fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    fn facts(&self) -> MemoryFacts {
+        MemoryFacts::new(Backing::Anonymous, Reuse::FreshPages).with_unit(Self::UNIT)
+    }
+
+    fn recycle(&self, range: Range<usize>) -> io::Result<()> {
+        if self.log.fail.load(Ordering::SeqCst) {
+            return Err(io::Error::other("no"));
+        }
+        // SAFETY: the range lies within the memory.
+        let start = unsafe { self.heap.as_ptr().add(range.start) };
+        // SAFETY: a ring recycles only ranges that nobody can reach.
+        let pages = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), range.len()) };
+        self.log.seen.lock().unwrap().push(pages[0]);
+        pages.fill(0);
+        self.log.recycled.lock().unwrap().push(range);
+        Ok(())
+    }
+}
+
+#[test]
+fn commit_sends_exactly_what_was_filled_and_returns_the_tail() {
+    let ring = ring(16);
+    let mut grant = ring.try_reserve(1000).unwrap();
+    assert_eq!((grant.remaining(), grant.remaining_mut()), (1000, 1000));
+    grant.put_slice(b"abc");
+    assert_eq!((grant.filled(), grant.remaining()), (&b"abc"[..], 997));
+    grant.filled_mut()[0] = b'A';
+    assert_eq!(ring.stats().granted, 1024);
+    let lease = grant.commit();
+    assert_eq!(lease, "Abc");
+    let stats = ring.stats();
+    assert_eq!((stats.granted, stats.leased, stats.free), (0, GRANULE, 15 * GRANULE));
+    drop(lease);
+    assert_eq!((ring.stats().free, ring.stats().high_water), (ring.capacity(), 1024));
+}
+
+#[test]
+fn a_grant_takes_no_more_than_was_asked_for() {
+    let ring = ring(4);
+    let mut grant = ring.try_reserve(10).unwrap();
+    assert_eq!(grant.spare_capacity_mut().len(), 10);
+    grant.put_bytes(1, 10);
+    assert!(!grant.has_remaining_mut());
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| grant.put_u8(1))).is_err());
+}
+
+#[test]
+fn a_wrong_count_never_sends_a_previous_lap() {
+    let ring = ring(4);
+    drop(lease(&ring, 4 * GRANULE, b'S'));
+    let mut grant = ring.try_reserve(600).unwrap();
+    assert_eq!(grant.fill(1), Err(RingError::NotWritten { asked: 1, written: 0 }));
+    grant.as_mut_slice()[..2].copy_from_slice(b"ok");
+    assert_eq!(grant.fill(601), Err(RingError::NotWritten { asked: 601, written: 600 }));
+    grant.fill(4).unwrap();
+    assert_eq!(grant.filled(), b"ok\0\0");
+    let _spare = grant.spare_capacity_mut();
+    assert_eq!(grant.fill(1), Err(RingError::NotWritten { asked: 1, written: 0 }));
+    grant.put_slice(b"!");
+    assert!(grant.as_mut_slice().iter().all(|b| *b == 0));
+    grant.fill(595).unwrap();
+    assert!(!grant.commit().contains(&b'S'));
+}
+
+#[test]
+fn an_empty_commit_and_a_dropped_grant_give_everything_back() {
+    let ring = ring(4);
+    let empty = ring.try_reserve(1024).unwrap().commit();
+    assert!(empty.is_empty());
+    assert_eq!(ring.stats().free, 1024);
+    let mut grant = ring.try_reserve(1024).unwrap();
+    grant.put_u8(1);
+    drop(grant);
+    assert_eq!(ring.stats().free, 1024);
+    drop(lease(&ring, 1024, 1));
+}
+
+#[test]
+fn a_held_lease_blocks_only_its_own_bytes() {
+    let ring = ring(16);
+    let _before: Vec<Bytes> = (0..3).map(|_| lease(&ring, GRANULE, 0)).collect();
+    let held = lease(&ring, GRANULE, b'h');
+    for lap in 0..1000_u32 {
+        drop(lease(&ring, 12 * GRANULE, lap as u8));
+        assert!(held.iter().all(|b| *b == b'h'));
+    }
+    assert_eq!(ring.stats().leased, 4 * GRANULE);
+}
+
+#[test]
+fn leases_come_back_in_any_order() {
+    let ring = ring(8);
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2], [2, 0, 3, 1]] {
+        let mut leases: Vec<Option<Bytes>> = (0..4).map(|n| Some(lease(&ring, 2 * GRANULE, n))).collect();
+        assert!(matches!(ring.try_reserve(1), Err(RingError::Full { asked: 1, free: 0 })));
+        for n in order {
+            leases[n] = None;
+        }
+        drop(lease(&ring, 8 * GRANULE, 9));
+    }
+}
+
+#[test]
+fn the_space_comes_back_with_the_last_clone_of_any_part() {
+    let ring = ring(4);
+    let whole = lease(&ring, 1024, 7);
+    let part = whole.slice(100..101);
+    drop(whole);
+    assert_eq!(ring.stats().free, 0);
+    drop(part);
+    assert_eq!(ring.stats().free, 1024);
+}
+
+#[test]
+fn memory_outlives_the_ring_while_a_lease_lives() {
+    let (pages, log) = Pages::new(2);
+    let ring = Ring::builder().build_on(pages).unwrap();
+    let lease = lease(&ring, 5000, b'x');
+    drop(ring);
+    assert!(lease.iter().all(|b| *b == b'x'));
+    assert_eq!(owner_of(&lease[1..]).unwrap(), lease[1..]);
+    drop(lease);
+    assert_eq!(log.recycled.lock().unwrap().len(), 1);
+    assert_eq!(Arc::strong_count(&log), 1);
+}
+
+#[test]
+fn bad_input_is_an_error_that_says_what_to_do() {
+    let errors = [
+        Ring::builder().build().unwrap_err(),
+        Ring::builder().capacity(0).build().unwrap_err(),
+        Ring::builder().capacity(usize::MAX).build().unwrap_err(),
+        Ring::builder().capacity(1 << 50).build().unwrap_err(),
+        Ring::builder().capacity(1).reuse(Reuse::FreshPages).build().unwrap_err(),
+        Ring::builder().capacity(1).reuse(Reuse::Immutable).build().unwrap_err(),
+        Ring::builder().reuse(Reuse::FreshPages).build_on(HeapMemory::new(4096).unwrap()).unwrap_err(),
+        Ring::builder().capacity(5000).build_on(HeapMemory::new(4096).unwrap()).unwrap_err(),
+        Ring::builder().build_on(HeapMemory::new(100).unwrap()).unwrap_err(),
+        ring(1).try_reserve(0).unwrap_err(),
+        ring(1).try_reserve(257).unwrap_err(),
+        ring(1).try_reserve(usize::MAX).unwrap_err(),
+    ];
+    use RingError::*;
+    for (i, error) in errors.into_iter().enumerate() {
+        let as_expected = match i {
+            0 | 1 | 8 => matches!(error, ZeroCapacity),
+            2 => matches!(error, TooLarge { .. }),
+            3 => matches!(error, Memory(_)),
+            4..=6 => matches!(error, CannotKeep { backing: Backing::Heap, .. }),
+            7 => matches!(error, MemoryTooSmall { capacity: 5000, len: 4096 }),
+            9 => matches!(error, ZeroReserve),
+            _ => matches!(error, TooLong { longest: 256, .. }),
+        };
+        assert!(as_expected, "{i}: {error:?}");
+        let kind = io::Error::from(error).kind();
+        assert_ne!(kind, io::ErrorKind::WouldBlock, "{error}");
+    }
+}
+
+#[test]
+fn waiters_are_served_in_order_and_a_large_one_is_not_starved() {
+    let ring = ring(8);
+    let mut leases: Vec<Bytes> = (0..8).map(|n| lease(&ring, GRANULE, n)).collect();
+    let mut large = ring.reserve(6 * GRANULE);
+    let mut small = ring.reserve(GRANULE);
+    assert!(poll(&mut large).is_pending() && poll(&mut small).is_pending());
+    assert_eq!(ring.stats().waiters, 2);
+    for _ in 0..5 {
+        leases.pop();
+        assert!(poll(&mut large).is_pending() && poll(&mut small).is_pending());
+        assert!(matches!(ring.try_reserve(1), Err(RingError::Full { .. })), "nobody jumps the queue");
+    }
+    leases.pop();
+    assert_eq!(ring.stats().waiters, 1);
+    leases.pop();
+    let Poll::Ready(Ok(grant)) = poll(&mut small) else { panic!("there is space for the small one too") };
+    drop(grant);
+    assert!(matches!(poll(&mut large), Poll::Ready(Ok(grant)) if grant.remaining() == 6 * GRANULE));
+}
+
+#[test]
+fn a_waiter_is_woken_once_by_its_last_waker() {
+    let ring = ring(1);
+    let held = lease(&ring, 1, 0);
+    let (first, last) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
+    let mut waiting = pin!(ring.reserve(1));
+    for wakes in [&first, &last] {
+        let waker = Waker::from(wakes.clone());
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    drop(held);
+    assert_eq!((first.0.load(Ordering::SeqCst), last.0.load(Ordering::SeqCst)), (0, 1));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+}
+
+#[test]
+fn a_cancelled_reserve_loses_nothing_at_any_step() {
+    // Dropped before the first poll, while queued, after it was served, and after it was collected.
+    for step in 0..4 {
+        let ring = ring(2);
+        let held = lease(&ring, 512, 0);
+        let mut first = ring.reserve(512);
+        let mut second = ring.reserve(256);
+        if step > 0 {
+            assert!(poll(&mut first).is_pending());
+        }
+        assert!(poll(&mut second).is_pending());
+        if step == 1 {
+            drop(first);
+            drop(held);
+        } else {
+            drop(held);
+            if step == 3 {
+                assert!(matches!(poll(&mut first), Poll::Ready(Ok(_))));
+            }
+            drop(first);
+        }
+        let Poll::Ready(Ok(grant)) = poll(&mut second) else { panic!("step {step}: the second was forgotten") };
+        drop(grant);
+        drop(second);
+        let stats = ring.stats();
+        assert_eq!((stats.free, stats.waiters), (512, 0), "step {step}");
+    }
+}
+
+#[test]
+fn cancelling_the_large_waiter_in_front_serves_those_behind() {
+    let ring = ring(4);
+    let _held = lease(&ring, GRANULE, 0);
+    let mut large = ring.reserve(1024);
+    let mut small = ring.reserve(GRANULE);
+    assert!(poll(&mut large).is_pending() && poll(&mut small).is_pending());
+    drop(large);
+    assert!(matches!(poll(&mut small), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn fresh_pages_are_replaced_before_reuse_and_not_written_before() {
+    let (pages, log) = Pages::new(4);
+    let ring = Ring::builder().scrub(true).poison(0xAA).build_on(pages).unwrap();
+    assert_eq!((ring.reuse(), ring.facts().unit), (Reuse::FreshPages, Pages::UNIT));
+    let one = lease(&ring, 1, 0x11);
+    let two = lease(&ring, 4097, 0x22);
+    assert_eq!(ring.stats().leased, 3 * Pages::UNIT, "no two leases share a unit");
+    drop(ring.try_reserve(1).unwrap());
+    assert!(log.recycled.lock().unwrap().is_empty(), "what was never sent needs no replacement");
+    drop(two);
+    drop(one);
+    assert_eq!(*log.recycled.lock().unwrap(), [4096..12288, 0..4096]);
+    assert_eq!(*log.seen.lock().unwrap(), [0x22, 0x11], "old pages are left as they were sent");
+}
+
+#[test]
+fn pages_that_cannot_be_replaced_are_quarantined() {
+    let (pages, log) = Pages::new(4);
+    let ring = Ring::builder().build_on(pages).unwrap();
+    let before = lease(&ring, 4096, 0);
+    let bad = lease(&ring, 4096, 0);
+    let bad_start = bad.as_ptr();
+    let mut hopeless = ring.reserve(4 * 4096);
+    assert!(poll(&mut hopeless).is_pending());
+    log.fail.store(true, Ordering::SeqCst);
+    drop(bad);
+    assert!(matches!(poll(&mut hopeless), Poll::Ready(Err(RingError::TooLong { longest: 8192, .. }))));
+    log.fail.store(false, Ordering::SeqCst);
+    drop(before);
+    let stats = ring.stats();
+    assert_eq!((stats.quarantined, stats.free), (4096, 3 * 4096));
+    assert!(matches!(ring.try_reserve(8193), Err(RingError::TooLong { longest: 8192, .. })));
+    for _ in 0..20 {
+        let lease = lease(&ring, 4096, 0);
+        assert_ne!(lease.as_ptr(), bad_start);
+    }
+}
+
+#[test]
+fn committed_bytes_of_an_immutable_ring_are_never_written_again() {
+    let (pages, log) = Pages::new(1);
+    let ring = Ring::builder().reuse(Reuse::Immutable).scrub(true).poison(1).build_on(pages).unwrap();
+    let first = lease(&ring, 256, b'i');
+    let address = first.as_ptr().addr();
+    drop(first);
+    assert_eq!(ring.stats().retired, 256);
+    for n in 1..16 {
+        drop(ring.try_reserve(256).unwrap());
+        assert_eq!(lease(&ring, 256, 0).as_ptr().addr(), address + n * 256);
+    }
+    assert!(matches!(ring.try_reserve(1), Err(RingError::TooLong { longest: 0, .. })));
+    assert!(log.recycled.lock().unwrap().is_empty());
+}
+
+#[test]
+fn scrub_zeroes_what_comes_back() {
+    let ring = Ring::builder().capacity(1024).scrub(true).build().unwrap();
+    assert!(ring.scrubs());
+    drop(lease(&ring, 1024, b's'));
+    let mut grant = ring.try_reserve(1024).unwrap();
+    grant.spare_capacity_mut().fill(std::mem::MaybeUninit::new(b's'));
+    grant.put_u8(b's');
+    let committed = grant.commit();
+    // Everything but the committed byte was wiped; looked at through an in-place grant of the rest and of the whole.
+    for (bytes, known) in [(768, 0), (1024, 0)] {
+        if bytes == 1024 {
+            assert_eq!(committed[..], b"s"[..]);
+        }
+        let Ok(mut grant) = ring.try_reserve(bytes) else { continue };
+        #[expect(unsafe_code, reason = "looks at what a former lap left")]
+        // SAFETY: heap memory starts zeroed and was only ever written with bytes.
+        unsafe {
+            grant.assume_filled(bytes);
+        }
+        assert!(grant.filled()[known..].iter().all(|b| *b == 0));
+    }
+}
+
+#[test]
+fn the_oldest_lease_age_appears_and_goes() {
+    let ring = ring(4);
+    assert_eq!(ring.stats().oldest_lease_age, None);
+    let held = lease(&ring, 1, 0);
+    let first = ring.stats().oldest_lease_age.unwrap();
+    let mut later = first;
+    while later == first {
+        later = ring.stats().oldest_lease_age.unwrap();
+    }
+    assert!(later > first && later < Duration::from_secs(3600));
+    drop(held);
+    assert_eq!(ring.stats().oldest_lease_age, None);
+}
+
+#[test]
+fn clone_from_the_table_is_a_handle_like_any_other() {
+    let ring = ring(4);
+    for _ in 0..100 {
+        let lease = lease(&ring, 300, 3);
+        let found = owner_of(&lease[1..299]).unwrap();
+        assert_eq!((found.as_ptr(), found.len()), (lease[1..].as_ptr(), 298));
+        drop(lease);
+        let again = owner_of(&found).unwrap();
+        drop(found);
+        assert_eq!(ring.stats().leased, 512, "the last handle keeps the lease");
+        assert!(again.iter().all(|b| *b == 3));
+        assert!(again.try_into_mut().is_err(), "a lease cannot become mutable");
+        assert_eq!(ring.stats().leased, 0);
+    }
+}
+
+#[test]
+fn grants_and_strangers_have_no_owner() {
+    let ring = ring(8);
+    let before = lease(&ring, 100, 0);
+    let mut grant = ring.try_reserve(1000).unwrap();
+    grant.put_bytes(1, 1000);
+    assert!(owner_of(grant.filled()).is_none() && owner_of(&grant.filled()[500..]).is_none());
+    assert_eq!(facts_of(grant.filled()).unwrap().backing, Backing::Heap);
+    assert!(owner_of(&before[..0]).is_none() && owner_of(&[]).is_none() && facts_of(&before[..0]).is_none());
+    let stranger = vec![1_u8; 100];
+    assert!(owner_of(&stranger).is_none() && facts_of(&stranger).is_none());
+    assert_eq!(owner_of(&before).unwrap(), before);
+    assert_eq!(facts_of(&before), Some(ring.facts()));
+}
+
+#[test]
+fn a_slice_across_two_leases_has_no_owner() {
+    let ring = ring(2);
+    let (one, two) = (lease(&ring, GRANULE, 1), lease(&ring, GRANULE, 2));
+    assert_eq!(one.as_ptr().addr() + GRANULE, two.as_ptr().addr());
+    #[expect(unsafe_code, reason = "makes the slice that safe code cannot")]
+    // SAFETY: both leases lie side by side in one allocation and are alive, initialised and unwritten.
+    let across = unsafe { std::slice::from_raw_parts(one.as_ptr(), 2 * GRANULE) };
+    assert!(owner_of(across).is_none() && owner_of(&across[200..300]).is_none());
+    assert_eq!(owner_of(&across[..GRANULE]).unwrap(), one);
+    assert_eq!(owner_of(&across[GRANULE..]).unwrap(), two);
+}
+
+#[test]
+fn a_large_lease_is_found_from_any_of_its_bytes() {
+    let ring = Ring::builder().capacity(8 << 20).build().unwrap();
+    let _before = lease(&ring, 1, 0);
+    let large = lease(&ring, (8 << 20) - 512, 1);
+    let _after = lease(&ring, 1, 0);
+    for at in (0..large.len()).step_by(4093) {
+        assert_eq!(owner_of(&large[at..]).unwrap().len(), large.len() - at);
+    }
+}
+
+#[test]
+fn registered_ranges_are_found_while_registered() {
+    let body = Bytes::from(vec![5_u8; 5 << 20]);
+    assert!(owner_of(&body).is_none());
+    let first = register(body.clone());
+    let second = register(body.clone());
+    assert_eq!(owner_of(&body[3 << 20..]).unwrap().as_ptr(), body[3 << 20..].as_ptr());
+    drop(first);
+    let found = owner_of(&body[10..20]).unwrap();
+    assert_eq!(facts_of(&body), None);
+    drop(second);
+    assert!(owner_of(&body).is_none());
+    assert_eq!(found, body[10..20]);
+    assert_eq!(register(Bytes::new()).bytes().len(), 0);
+}
+
+#[test]
+fn a_registered_range_is_kept_alive() {
+    struct Owner(Arc<AtomicBool>);
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            b"kept alive"
+        }
+    }
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let gone = Arc::new(AtomicBool::new(false));
+    let registration = register(Bytes::from_owner(Owner(gone.clone())));
+    let found = owner_of(&registration.bytes()[5..]).unwrap();
+    drop(registration);
+    assert!(!gone.load(Ordering::SeqCst));
+    drop(found);
+    assert!(gone.load(Ordering::SeqCst));
+}
+
+#[test]
+fn threads_never_see_each_others_bytes() {
+    let ring = Ring::builder().capacity(64 * GRANULE).poison(0xEE).build().unwrap();
+    thread::scope(|scope| {
+        for seed in 1..=4_u64 {
+            let ring = ring.clone();
+            scope.spawn(move || {
+                let mut held: Vec<(u8, Bytes)> = Vec::new();
+                let mut random = seed;
+                for _ in 0..20_000 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let bytes = 1 + (random >> 33) as usize % 2000;
+                    let fill = (random >> 40) as u8 & 0x3F;
+                    if let Ok(mut grant) = ring.try_reserve(bytes) {
+                        grant.put_bytes(fill, bytes - bytes / 3);
+                        assert!(owner_of(grant.filled()).is_none());
+                        held.push((fill, grant.commit()));
+                    }
+                    if held.len() > 4 || (random >> 50) % 3 == 0 {
+                        let at = (random >> 20) as usize % held.len().max(1);
+                        if at < held.len() {
+                            let (fill, lease) = held.swap_remove(at);
+                            let found = owner_of(&lease[lease.len() / 2..]).unwrap();
+                            drop(lease);
+                            assert!(found.iter().all(|b| *b == fill));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(ring.stats().free, ring.capacity());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_wait_all_get_their_turn() {
+    let ring = ring(16);
+    let tasks: Vec<_> = (1..=8_usize)
+        .map(|n| {
+            let ring = ring.clone();
+            tokio::spawn(async move {
+                for _ in 0..500 {
+                    let mut grant = ring.reserve(n * 2 * GRANULE).await.unwrap();
+                    grant.put_bytes(n as u8, n * 2 * GRANULE);
+                    let lease = grant.commit();
+                    tokio::task::yield_now().await;
+                    assert!(lease.iter().all(|b| *b == n as u8));
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(ring.stats().free, ring.capacity());
+}
+
+#[tokio::test]
+async fn a_grant_is_a_target_of_tokios_read_buf() {
+    use tokio::io::AsyncReadExt;
+    let ring = ring(4);
+    let mut grant = ring.reserve(8).await.unwrap();
+    let mut source = &b"hello, world"[..];
+    assert_eq!(source.read_buf(&mut grant).await.unwrap(), 8);
+    assert_eq!(grant.commit(), "hello, w");
+}
+
+#[test]
+fn rings_come_and_go_while_others_are_looked_up() {
+    let ring = ring(4);
+    let kept = lease(&ring, 1000, 1);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..300 {
+                let rings: Vec<Ring> = (0..40).map(|_| self::ring(1)).collect();
+                for ring in &rings {
+                    let lease = lease(ring, 10, 2);
+                    assert_eq!(owner_of(&lease).unwrap(), lease);
+                }
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            assert_eq!(owner_of(&kept[5..]).unwrap().len(), 995);
+        }
+    });
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Lease(usize, usize),
+    Cancel(usize),
+    Drop(usize),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let bytes = 1..3000_usize;
+    let step = prop_oneof![
+        3 => (bytes.clone(), any::<usize>()).prop_map(|(n, filled)| Step::Lease(n, filled % (n + 1))),
+        1 => bytes.prop_map(Step::Cancel),
+        2 => any::<usize>().prop_map(Step::Drop),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+proptest! {
+    /// The model is one flag per granule.
+    #[test]
+    fn the_allocator_agrees_with_a_naive_model(steps in steps()) {
+        const GRANULES: usize = 32;
+        let ring = ring(GRANULES);
+        let base = { let all = lease(&ring, GRANULES * GRANULE, 0); all.as_ptr().addr() };
+        let mut used = [false; GRANULES];
+        let mut held: Vec<(u8, Bytes)> = Vec::new();
+        let room = |used: &[bool; GRANULES], n: usize| used.windows(n).any(|run| run.iter().all(|u| !u));
+        for (i, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Lease(bytes, filled) => match ring.try_reserve(bytes) {
+                    Ok(mut grant) => {
+                        prop_assert!(room(&used, bytes.div_ceil(GRANULE)));
+                        grant.put_bytes(i as u8, filled);
+                        let lease = grant.commit();
+                        prop_assert_eq!(lease.len(), filled);
+                        if filled > 0 {
+                            let at = (lease.as_ptr().addr() - base) / GRANULE;
+                            for granule in &mut used[at..at + filled.div_ceil(GRANULE)] {
+                                prop_assert!(!*granule, "two leases on one granule");
+                                *granule = true;
+                            }
+                            held.push((i as u8, lease));
+                        }
+                    }
+                    Err(error) => {
+                        let full = matches!(error, RingError::Full { .. });
+                        prop_assert!(full);
+                        prop_assert!(!room(&used, bytes.div_ceil(GRANULE)), "there was room for {bytes}");
+                    }
+                },
+                Step::Cancel(bytes) => drop(ring.try_reserve(bytes)),
+                Step::Drop(which) if !held.is_empty() => {
+                    let (fill, lease) = held.swap_remove(which % held.len());
+                    prop_assert!(lease.iter().all(|b| *b == fill));
+                    let at = (lease.as_ptr().addr() - base) / GRANULE;
+                    used[at..at + lease.len().div_ceil(GRANULE)].fill(false);
+                }
+                Step::Drop(_) => {}
+            }
+            let leased = used.iter().filter(|u| **u).count() * GRANULE;
+            let stats = ring.stats();
+            prop_assert_eq!((stats.leased, stats.granted, stats.free), (leased, 0, ring.capacity() - leased));
+            for (_, lease) in &held {
+                let found = owner_of(lease);
+                prop_assert_eq!(found.as_ref(), Some(lease));
+            }
+        }
+        held.clear();
+        drop(lease(&ring, GRANULES * GRANULE, 0));
+    }
+
+    /// The model asks every registered range.
+    #[test]
+    fn registered_ranges_agree_with_a_naive_model(
+        ranges in prop::collection::vec((0..64_usize, 1..64_usize, any::<bool>(), any::<usize>()), 1..60),
+        big in any::<bool>(),
+    ) {
+        // In steps of 64 KiB the ranges cross blocks, in steps of one byte they do not.
+        let step = if big { 65536 } else { 1 };
+        let body = Bytes::from_owner(HeapBytes(HeapMemory::new(128 * step).unwrap()));
+        let mut registered = Vec::new();
+        for (start, len, remove, which) in ranges {
+            let range = start * step..(start + len) * step;
+            registered.push((range.clone(), register(body.slice(range))));
+            if remove {
+                drop(registered.swap_remove(which % registered.len()));
+            }
+            for asked in [start..start + len, start..start + 1, start + len / 2..start + len, which % 64..which % 64 + 3] {
+                let asked = asked.start * step..asked.end * step;
+                let expected = registered.iter().any(|(r, _)| r.start <= asked.start && asked.end <= r.end);
+                let found = owner_of(&body[asked.clone()]);
+                prop_assert_eq!(found.is_some(), expected);
+                prop_assert!(found.is_none_or(|f| f.as_ptr() == body[asked.clone()].as_ptr() && f.len() == asked.len()));
+            }
+        }
+        registered.clear();
+        prop_assert!(owner_of(&body).is_none());
+    }
+}
+
+struct HeapBytes(HeapMemory);
+
+impl AsRef<[u8]> for HeapBytes {
+    #[expect(unsafe_code, reason = "a megabyte of zeroes that costs nothing")]
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: zeroed, and nobody writes it.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().as_ptr(), self.0.len()) }
+    }
+}

@@ -1,0 +1,154 @@
+//! A full socket with completions arriving costs nothing: no spin, and everybody else is on time.
+//!
+//! A completion raises `EPOLLERR`, which tokio takes for "write closed" and never forgets. The control shows what that does.
+#![cfg(zerosink_linux)]
+
+mod support;
+
+use std::{
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use rustix::time::{ClockId, clock_gettime};
+use support::raw;
+use tokio::{io::Interest, net::TcpStream};
+use zerosink::prelude::*;
+
+const CHUNK: usize = 8 << 10;
+/// Far more than the receiver takes meanwhile, so that many sends complete while the socket is full.
+const SEND_BUFFER: usize = 1 << 20;
+
+/// Reads 4 KiB every 2 ms until it is dropped: the socket stays full, and completions arrive all the time.
+struct Trickle {
+    address: SocketAddr,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Trickle {
+    fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket2::SockRef::from(&listener).set_recv_buffer_size(32 << 10).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut buffer = [0; 4096];
+            while stopped.recv_timeout(Duration::from_millis(2)) == Err(RecvTimeoutError::Timeout) {
+                if matches!(socket.read(&mut buffer), Ok(0) | Err(_)) {
+                    break;
+                }
+            }
+        });
+        Self { address, stop: Some(stop), thread: Some(thread) }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.address).await.unwrap();
+        socket2::SockRef::from(&socket).set_send_buffer_size(SEND_BUFFER).unwrap();
+        socket
+    }
+}
+
+impl Drop for Trickle {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// Processor time of this thread, on which the whole current-thread runtime runs.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+/// The worst lateness of a 10 ms timer on this runtime within `window`.
+async fn lateness(window: Duration) -> Duration {
+    let end = Instant::now() + window;
+    let mut worst = Duration::ZERO;
+    while Instant::now() < end {
+        let due = tokio::time::Instant::now() + Duration::from_millis(10);
+        tokio::time::sleep_until(due).await;
+        worst = worst.max(due.elapsed());
+    }
+    worst
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_full_socket_with_completions_neither_spins_nor_delays_others() {
+    const WINDOW: Duration = Duration::from_secs(1);
+    let trickle = Trickle::start();
+    let config = SinkConfig::new().mechanism(Mechanism::MsgZerocopy);
+    let mut sink = trickle.connect().await.into_sink(config).await.unwrap();
+    let chunk = Bytes::from(vec![7; CHUNK]);
+
+    // Fills the socket.
+    tokio::time::timeout(Duration::from_millis(100), async {
+        loop {
+            sink.send(chunk.clone()).await.unwrap();
+        }
+    })
+    .await
+    .unwrap_err();
+    let before = sink.stats();
+    assert!(before.would_block > 0, "the socket is full: {before:?}");
+    let processor = processor_time();
+    let sending = async {
+        loop {
+            sink.send(chunk.clone()).await.unwrap();
+        }
+    };
+    let worst = tokio::select! {
+        () = sending => unreachable!("it sends for ever"),
+        worst = lateness(WINDOW) => worst,
+    };
+    let processor = processor_time() - processor;
+    let after = sink.stats();
+
+    let completions = after.notified - before.notified;
+    let would_block = after.would_block - before.would_block;
+    eprintln!("{completions} completions, {would_block} would-block, processor {processor:?}, timer late by {worst:?}");
+    assert_eq!(after.bytes_copied, 0, "{after:?}");
+    assert!(completions >= 20, "completions arrived on the full socket: {after:?}");
+    assert!(would_block < 50, "{after:?}");
+    assert!(processor < WINDOW * 3 / 10, "{processor:?} of processor time in {WINDOW:?}");
+    assert!(worst < Duration::from_millis(100), "a 10 ms timer was {worst:?} late");
+}
+
+/// The same socket and receiver, driven as tokio's documentation says.
+#[tokio::test(flavor = "current_thread")]
+async fn control_a_plain_tokio_socket_spins() {
+    const WINDOW: Duration = Duration::from_millis(500);
+    let trickle = Trickle::start();
+    let socket = trickle.connect().await;
+    raw::set_zerocopy(&socket).unwrap();
+    let chunk = vec![7; CHUNK];
+    let mut full = 0;
+    let sending = async {
+        loop {
+            socket.writable().await.unwrap();
+            match socket.try_io(Interest::WRITABLE, || raw::send_zerocopy(&socket, &chunk)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    raw::drain_error_queue(&socket);
+                    full += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    tokio::select! {
+        () = sending => unreachable!("it sends for ever"),
+        _ = lateness(WINDOW) => {}
+    }
+    eprintln!("control: {full} wake-ups on a full socket in {WINDOW:?}");
+    assert!(full > 1000, "only {full} wake-ups: tokio does not spin any more, so the inner epoll may be unnecessary");
+}

@@ -1,0 +1,87 @@
+//! A receiver on a thread of its own: plain blocking std sockets, no runtime, no zerosink.
+
+use std::{
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use super::pattern::Verdict;
+
+/// How the receiver reads. The default reads at once and fast.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pace {
+    /// `SO_RCVBUF`: what is beyond it waits at the sender.
+    pub(crate) receive_buffer: Option<usize>,
+    /// Reads nothing before [`Peer::go`].
+    pub(crate) gated: bool,
+    /// Reads nothing for so long.
+    pub(crate) late: Duration,
+    /// So many slow reads come first.
+    pub(crate) slow_reads: usize,
+}
+
+impl Pace {
+    const SLOW_BYTES: usize = 4 << 10;
+    const SLOW_PAUSE: Duration = Duration::from_millis(20);
+}
+
+/// A receiver of one connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    address: SocketAddr,
+    go: mpsc::Sender<()>,
+    thread: JoinHandle<Verdict>,
+}
+
+impl Peer {
+    pub(crate) fn start(pace: Pace) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        if let Some(bytes) = pace.receive_buffer {
+            // Accepted sockets inherit it.
+            socket2::SockRef::from(&listener).set_recv_buffer_size(bytes).unwrap();
+        }
+        let address = listener.local_addr().unwrap();
+        let (go, gate) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            if pace.gated {
+                // A dropped sender is a failed test: then read on, so that nothing hangs.
+                gate.recv().ok();
+            }
+            thread::sleep(pace.late);
+            let mut verdict = Verdict::default();
+            let mut buffer = vec![0; 64 << 10];
+            for read in 0.. {
+                let slow = read < pace.slow_reads;
+                let room = if slow { Pace::SLOW_BYTES } else { buffer.len() };
+                match socket.read(&mut buffer[..room]).unwrap() {
+                    0 => break,
+                    bytes => verdict.take(&buffer[..bytes]),
+                }
+                if slow {
+                    thread::sleep(Pace::SLOW_PAUSE);
+                }
+            }
+            verdict
+        });
+        Self { address, go, thread }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Opens the gate.
+    pub(crate) fn go(&self) {
+        self.go.send(()).unwrap();
+    }
+
+    /// The verdict, after the end of the stream.
+    pub(crate) fn verdict(self) -> Verdict {
+        drop(self.go);
+        self.thread.join().unwrap()
+    }
+}
