@@ -181,6 +181,10 @@ impl Reactor for WatchedSocket {
     }
 
     fn reap(&self) {
+        // AF_UNIX ignores MSG_ERRQUEUE: the call would read, and lose, what the peer sent.
+        if self.family != Family::Tcp {
+            return;
+        }
         let drained = sys::errqueue::drain(self.handle.as_fd(), |n| {
             let completion = self.ledger.complete(n.first, n.last, n.copied);
             tracing::trace!(n.first, n.last, n.copied, completion.pinned, "released");

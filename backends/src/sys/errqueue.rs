@@ -44,6 +44,10 @@ pub(crate) fn drain(fd: BorrowedFd<'_>, mut found: impl FnMut(Notification)) -> 
                 _ => Err(error),
             };
         }
+        if message.msg_flags & libc::MSG_ERRQUEUE == 0 {
+            // Not from an error queue: this kind of socket has none.
+            return Ok(count);
+        }
         count += 1;
         if let Some(notification) = parse(&message) {
             found(notification);
