@@ -139,7 +139,7 @@ fn a_send_given_up_by_one_task_goes_on_in_another() {
                 let mut waits = Some(waits);
                 let mut returns = ReturnOnDrop(Some((sink, queue, back)));
                 let (sink, queue, _) = returns.0.as_mut().unwrap();
-                let tell = || drop(waits.take().map(|waits| waits.send(())));
+                let tell = || assert!(waits.take().is_none_or(|waits| waits.send(()).is_ok()));
                 cut_after(usize::MAX, tell, sink.send_queue(queue)).await
             });
             within("a full socket", waiting).await.unwrap();

@@ -73,6 +73,26 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// What it means and what a user can do about it, as a sentence for people.
+    #[must_use]
+    pub const fn explanation(self) -> &'static str {
+        match self {
+            Self::NotChosen => "another mechanism was insisted on",
+            Self::NotAttached => "this build, host or socket has no backend for it; ask the probe why",
+            Self::Small => "the send is below the copy threshold, where copying is cheaper; see SinkConfig::copy_threshold",
+            Self::Borrowed => "the memory is borrowed for the call only; offer it as Bytes to have it taken into custody",
+            Self::CopiedOnDelivery => "the kernel copies on delivery here (same host), so zero-copy gains nothing; it is tried again later",
+            Self::NoBuffers => "the kernel has no memory for it (ENOBUFS); raise RLIMIT_MEMLOCK or net.core.optmem_max; it is tried again later",
+            Self::PinnedBudget => "this connection holds as many pinned bytes as it may; see SinkConfig::max_pinned_bytes",
+            Self::PeerNotTrusted => "memory that is reused in place would rest on the peer's word; use a ring of fresh pages, or give your word with trust_peer_acks() or peer_copies()",
+            Self::PathNotOffHost => "the peer's acknowledgements prove nothing on a path that may stay on this host",
+            Self::NotFreshPages => "the memory is not replaced page by page; use a ring with Reuse::FreshPages on mapped memory",
+            Self::SocketFamily => "this kind of socket does not know it",
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

@@ -5,7 +5,7 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
-    io::{self, Read as _},
+    io,
     net::{Ipv4Addr, TcpListener, TcpStream},
     pin::pin,
     sync::{

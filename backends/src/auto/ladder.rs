@@ -30,6 +30,8 @@ pub(super) struct Ladder {
     situation: Situation,
     current: Mechanism,
     failed_attach: Option<AttachError>,
+    /// A backend of the user's own: it takes every send.
+    own: Option<Box<dyn ZeroCopySink + Unpin>>,
 }
 
 struct Rung {
@@ -82,6 +84,7 @@ impl Ladder {
             },
             current: Mechanism::Copy,
             failed_attach: None,
+            own: None,
         }
     }
 
@@ -113,19 +116,15 @@ impl Ladder {
         Ok(())
     }
 
-    /// Attaches a backend and insists on it.
+    /// Attaches a backend that takes every send from now on.
     pub(super) async fn insist(
         &mut self,
         backend: &dyn Backend,
         connection: &Arc<Connection>,
         config: &SinkConfig,
     ) -> io::Result<()> {
-        let mechanism = backend.mechanism();
-        let sink = backend.attach(connection, config).await?;
-        self.rungs[mechanism.index()] = Some(Rung::new(sink));
-        self.situation.attached[mechanism.index()] = true;
-        self.situation.forced = Some(mechanism);
-        self.situation.threshold = config.copy_threshold.unwrap_or(0);
+        self.own = Some(backend.attach(connection, config).await?);
+        self.current = backend.mechanism();
         Ok(())
     }
 
@@ -139,7 +138,7 @@ impl Ladder {
         {
             let error = self.failed_attach.take().unwrap_or_else(|| {
                 let reason = match Policy::proof(forced, &self.situation) {
-                    Err(refusal) => refusal.as_str(),
+                    Err(refusal) => refusal.explanation(),
                     Ok(_) => "this build has no backend for it",
                 };
                 AttachError::refused(forced, reason)
@@ -165,6 +164,9 @@ impl Ladder {
         cx: &mut Context<'_>,
         queue: &mut SendQueue<'_>,
     ) -> Poll<Result<usize, SendError>> {
+        if let Some(own) = &mut self.own {
+            return Pin::new(own).poll_send(cx, queue);
+        }
         let Some(front) = queue.segments().first() else { return Poll::Ready(Ok(0)) };
         if matches!(front, Segment::Borrowed(_)) {
             let run = queue.segments().iter().take_while(|s| matches!(s, Segment::Borrowed(_))).count();
@@ -266,6 +268,9 @@ impl Ladder {
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if let Some(own) = &mut self.own {
+            ready!(Pin::new(own).poll_flush(cx))?;
+        }
         for rung in self.rungs.iter_mut().flatten() {
             ready!(Pin::new(&mut rung.sink).poll_flush(cx))?;
         }

@@ -50,7 +50,7 @@ impl AutoSink {
         Ok(Self { ladder, connection, socket, reader: None })
     }
 
-    /// Adds a backend of your own. The sink then uses nothing but it, and copy below it.
+    /// Attaches a backend of your own, which takes every send from now on, borrowed segments too.
     ///
     /// # Errors
     ///
