@@ -44,6 +44,9 @@ macro_rules! each {
 
 impl Socket {
     pub(crate) fn open(source: Source, _config: &SinkConfig, _ledger: &Arc<Ledger>) -> io::Result<(Arc<Self>, Family)> {
+        tokio::runtime::Handle::try_current().map_err(|error| {
+            io::Error::other(format!("no tokio runtime to drive the socket: make the sink inside one ({error})"))
+        })?;
         let socket = match source {
             Source::Tcp(stream) => Self::Tcp(stream),
             Source::TcpHalf(half) => Self::TcpHalf(half),

@@ -213,10 +213,11 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// As `shutdown(2)`.
+    /// As `shutdown(2)`, and if the connection was revoked.
     pub fn shutdown(&self) -> io::Result<()> {
         match self.reactor.shutdown() {
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            // Unless it was revoked: then accepted bytes are lost.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => self.reactor.failure().map_or(Ok(()), Err),
             result => result,
         }
     }

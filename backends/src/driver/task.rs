@@ -22,15 +22,17 @@ pub(crate) fn current() -> io::Result<Arc<Watch>> {
         io::Error::other(format!("no tokio runtime to drive the socket: make the sink inside one ({error})"))
     })?;
     let mut drivers = DRIVERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let drivers = drivers.get_or_insert_default();
-    if let Some(watch) = drivers.get(&runtime.id()) {
+    let known = drivers.get_or_insert_default();
+    if let Some(watch) = known.get(&runtime.id()) {
         return Ok(Arc::clone(watch));
     }
     let watch = Arc::new(Watch::new()?);
     // Registered here, not in the task, so that a runtime without I/O is an error of this call.
     let epoll = readable(&watch)?;
-    drivers.insert(runtime.id(), Arc::clone(&watch));
+    known.insert(runtime.id(), Arc::clone(&watch));
     let driver = Driver { epoll: Some(epoll), runtime: runtime.id() };
+    // A runtime that is ending drops the task right here, and the driver's Drop takes this lock.
+    drop(drivers);
     runtime.spawn(driver.run());
     Ok(watch)
 }
