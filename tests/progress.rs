@@ -14,7 +14,7 @@ use support::{
     poisoned_ring, raw, send_stream,
 };
 use tokio::time::timeout;
-use zerosink::{ring::RingError, prelude::*};
+use zerosink::{prelude::*, ring::RingError};
 
 const RING: usize = 128 << 10;
 const PIECE: usize = 16 << 10;

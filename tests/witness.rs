@@ -20,7 +20,8 @@ use zerosink::prelude::*;
 const TOTAL: u64 = (3 << 20) + 12_345;
 const CHILD: &str = "ZEROSINK_WITNESS_PEER";
 /// Every call that can put bytes on a socket.
-const CALLS: &str = "trace=sendmsg,sendto,sendmmsg,write,writev,pwrite64,pwritev,pwritev2,splice,vmsplice,tee,sendfile,io_uring_enter";
+const CALLS: &str =
+    "trace=sendmsg,sendto,sendmmsg,write,writev,pwrite64,pwritev,pwritev2,splice,vmsplice,tee,sendfile,io_uring_enter";
 
 /// One successful call on the socket to the peer.
 #[derive(Debug)]

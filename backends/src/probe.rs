@@ -42,6 +42,7 @@ mod linux {
         sync::OnceLock,
     };
 
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use zerosink_core::Support;
 
     use crate::{calibration, sys};
@@ -61,12 +62,9 @@ mod linux {
 
     /// Whether one zero-copy send goes through on a TCP connection of our own and is notified.
     pub(crate) fn msg_zerocopy() -> Support {
-        let ask = || match loopback_pair().and_then(|(client, _server)| {
-            sys::socket::set_zerocopy(client.as_fd())?;
-            Ok(())
-        }) {
+        let ask = || match send_one() {
             Ok(()) => Support::Yes,
-            Err(error) if is_refusal(&error) => Support::no(format!("setsockopt(SO_ZEROCOPY): {error}")),
+            Err(error) if is_refusal(&error) => Support::no(error.to_string()),
             Err(error) => Support::unknown(error),
         };
         match MSG_ZEROCOPY.get() {
@@ -79,6 +77,20 @@ mod linux {
                 }
                 support => MSG_ZEROCOPY.get_or_init(|| support).clone(),
             },
+        }
+    }
+
+    /// One zero-copy send from memory that outlives it, and its notification.
+    fn send_one() -> io::Result<()> {
+        static BYTE: [u8; 1] = [0];
+        let (client, _server) = loopback_pair()?;
+        sys::socket::set_zerocopy(client.as_fd())?;
+        sys::socket::send_zerocopy(client.as_fd(), &[io::IoSlice::new(&BYTE)])?;
+        let mut fds = [PollFd::new(&client, PollFlags::empty())];
+        poll(&mut fds, Some(&Timespec { tv_sec: 1, tv_nsec: 0 }))?;
+        match sys::errqueue::drain(client.as_fd(), |_| {})? {
+            0 => Err(io::Error::new(io::ErrorKind::TimedOut, "a zero-copy send was not notified within 1 s")),
+            _ => Ok(()),
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     io,
     net::{Ipv4Addr, TcpListener, TcpStream},
     pin::pin,
+    process::Command,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         mpsc::{self, Receiver, Sender},
@@ -240,4 +241,43 @@ pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(start.elapsed() < STEP, "{what} never came: waited {STEP:?}");
         tokio::task::yield_now().await;
     }
+}
+
+/// Set in a child process that runs one test of the same binary.
+const CHILD: &str = "ZEROSINK_TEST_CHILD";
+
+/// True in the child that [`run_child`] started.
+pub(crate) fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+/// Runs `test` of this binary by `command`, which ends with the path to the binary.
+#[track_caller]
+pub(crate) fn run_child(mut command: Command, test: &str) {
+    command.args([test, "--exact", "--nocapture"]).env(CHILD, "1");
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("1 passed"), "{test} in {command:?}:\n{said}\n{complained}");
+}
+
+/// Says on the terminal, past the test harness, that something is not tested here. On CI that is a failure.
+#[track_caller]
+pub(crate) fn skip(test: &str, why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{test} must run on CI, but {why}");
+    let line = format!("\n*** SKIPPED: {test}: {why} ***\n\n");
+    io::Write::write_all(&mut io::stderr(), line.as_bytes()).unwrap();
+}
+
+/// Runs `test` of this binary in a network namespace of its own, with `lo` up.
+#[track_caller]
+pub(crate) fn run_in_network_namespace(test: &str) {
+    match Command::new("unshare").args(["-n", "ip", "link", "set", "lo", "up"]).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => return skip(test, &format!("unshare -n: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => return skip(test, &format!("unshare -n: {error}")),
+    }
+    let mut command = Command::new("unshare");
+    command.args(["-n", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""]);
+    command.arg(std::env::current_exe().unwrap());
+    run_child(command, test);
 }

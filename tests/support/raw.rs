@@ -84,7 +84,9 @@ impl HastySink {
                 // SAFETY: the kernel only reads, and ring memory stays mapped as long as the ring, which outlives the
                 // connection in these tests. That it is rewritten meanwhile is the bug to be shown; it changes what the
                 // peer reads, not what this process does.
-                let piped = unsafe { rustix::pipe::vmsplice(write, &[rustix::pipe::IoSliceRaw::from_slice(data)], SpliceFlags::NONBLOCK) }?;
+                let piped = unsafe {
+                    rustix::pipe::vmsplice(write, &[rustix::pipe::IoSliceRaw::from_slice(data)], SpliceFlags::NONBLOCK)
+                }?;
                 let mut left = piped;
                 while left > 0 {
                     left -= splice(read, None, &self.socket, None, left, SpliceFlags::MOVE)?;

@@ -137,9 +137,10 @@ impl Ladder {
             && !self.situation.attached[forced.index()]
         {
             let error = self.failed_attach.take().unwrap_or_else(|| {
+                // Without a backend, advice about memory or trust would lead nowhere.
                 let reason = match Policy::proof(forced, &self.situation) {
-                    Err(refusal) => refusal.explanation(),
-                    Ok(_) => "this build has no backend for it",
+                    Err(Refusal::SocketFamily) => Refusal::SocketFamily.explanation(),
+                    _ => "this build has no backend for it",
                 };
                 AttachError::refused(forced, reason)
             });

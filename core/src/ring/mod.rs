@@ -4,7 +4,7 @@
 //! [`bytes::Bytes`] whose last clone's drop gives the space back. Leases come back in any order; one that is held blocks only
 //! its own bytes, for the ring skips over it. Those who wait for space are served in order of arrival.
 //!
-//! What "gives the space back" means is the ring's [`Reuse`](crate::memory::Reuse):
+//! What "gives the space back" means is the ring's [`Reuse`]:
 //!
 //! | reuse | when the last clone is dropped |
 //! |---|---|
