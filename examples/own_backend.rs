@@ -34,7 +34,11 @@ impl Backend for Trickle {
         Support::Yes
     }
 
-    async fn attach(&self, connection: &Arc<Connection>, _: &SinkConfig) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
+    async fn attach(
+        &self,
+        connection: &Arc<Connection>,
+        _: &SinkConfig,
+    ) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
         Ok(Box::new(TrickleSink { most: self.0.max(1), connection: Arc::clone(connection) }))
     }
 }
@@ -45,7 +49,11 @@ struct TrickleSink {
 }
 
 impl ZeroCopySink for TrickleSink {
-    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>, queue: &mut SendQueue<'_>) -> Poll<Result<usize, SendError>> {
+    fn poll_send(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        queue: &mut SendQueue<'_>,
+    ) -> Poll<Result<usize, SendError>> {
         let failed = |error| SendError::new(Mechanism::Copy, "sendmsg", error);
         loop {
             let Some(front) = queue.segments().first() else { return Poll::Ready(Ok(0)) };

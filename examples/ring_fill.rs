@@ -58,7 +58,12 @@ async fn main() -> io::Result<()> {
         // ANCHOR_END: backpressure
         if number % 16 == 0 {
             let stats = ring.stats();
-            println!("{:>6.2} s  {}  {:>4} KiB in custody", start.elapsed().as_secs_f64(), bar(&stats), stats.leased >> 10);
+            println!(
+                "{:>6.2} s  {}  {:>4} KiB in custody",
+                start.elapsed().as_secs_f64(),
+                bar(&stats),
+                stats.leased >> 10
+            );
         }
     }
     sink.close().await?;

@@ -1,8 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 pub use zerosink_core::{
-    AttachError, Backend, Connection, IntoSink, Mechanism, Path, Policy, Proof, Reactor, Refusal, ReleaseError, Segment,
-    SendError, SendQueue, SinkConfig, SinkStats, Support, Trust, ZeroCopySink, ZeroCopySinkExt,
+    AttachError, Backend, Connection, IntoSink, Mechanism, Path, Policy, Proof, Reactor, Refusal, ReleaseError,
+    Segment, SendError, SendQueue, SinkConfig, SinkStats, Support, Trust, ZeroCopySink, ZeroCopySinkExt,
     memory::{self, Reuse},
     region::{self, owner_of},
     ring::{self, Grant, Ring, RingError},
@@ -26,5 +26,7 @@ pub mod mapped {
 
 /// Everything that a program which sends needs.
 pub mod prelude {
-    pub use crate::{AutoSink, IntoSink as _, Mechanism, Reuse, Ring, SendQueue, SinkConfig, ZeroCopySink, ZeroCopySinkExt as _};
+    pub use crate::{
+        AutoSink, IntoSink as _, Mechanism, Reuse, Ring, SendQueue, SinkConfig, ZeroCopySink, ZeroCopySinkExt as _,
+    };
 }

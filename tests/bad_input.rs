@@ -13,7 +13,7 @@ use std::{
 use bytes::{BufMut as _, Bytes};
 use harness::{MECHANISMS, POISON, bounded, connection, read_all, runtime, sink_by, stream, within};
 use tokio::io::AsyncReadExt as _;
-use zerosink::{Address, Ring, ring::RingError, prelude::*};
+use zerosink::{Address, Ring, prelude::*, ring::RingError};
 
 /// What `socket` is refused with.
 fn refused(socket: TcpStream) -> io::Error {
@@ -112,7 +112,8 @@ mod mechanisms {
 
     #[test]
     fn a_forced_mechanism_that_is_not_permitted_is_refused_with_the_reason() {
-        let missing: &[Mechanism] = if cfg!(zerosink_linux) { &[] } else { &[Mechanism::MsgZerocopy, Mechanism::IoUring] };
+        let missing: &[Mechanism] =
+            if cfg!(zerosink_linux) { &[] } else { &[Mechanism::MsgZerocopy, Mechanism::IoUring] };
         for mechanism in NEVER.iter().chain(missing) {
             let (socket, reader) = connection(None);
             let config = SinkConfig::new().mechanism(*mechanism);
@@ -181,7 +182,11 @@ fn zero_length_segments_between_others_change_nothing() {
             let mut queue = SendQueue::new();
             for (index, piece) in data.chunks(100).enumerate() {
                 queue.push(Bytes::new());
-                if index % 3 == 0 { queue.push_borrowed(piece) } else { queue.push(Bytes::copy_from_slice(piece)) }
+                if index % 3 == 0 {
+                    queue.push_borrowed(piece)
+                } else {
+                    queue.push(Bytes::copy_from_slice(piece))
+                }
                 queue.push_borrowed(b"");
             }
             within("send", sink.send_queue(&mut queue)).await.unwrap();

@@ -5,7 +5,9 @@ mod harness;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use harness::{MECHANISMS, Peer, SMALL, Tally, connection, cut_after, read_all, runtime, sink_by, stream, until, within};
+use harness::{
+    MECHANISMS, Peer, SMALL, Tally, connection, cut_after, read_all, runtime, sink_by, stream, until, within,
+};
 use zerosink::prelude::*;
 
 const TOTAL: usize = 512 << 10;

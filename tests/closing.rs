@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use harness::{
-    MECHANISMS, Peer, Received, SMALL, Tally, bounded, connection, cut_after, read_all, runtime, sink_by, stream, until,
-    within,
+    MECHANISMS, Peer, Received, SMALL, Tally, bounded, connection, cut_after, read_all, runtime, sink_by, stream,
+    until, within,
 };
 use zerosink::{SendError, prelude::*};
 
@@ -115,7 +115,8 @@ mod dropped_in_flight {
     #[test]
     fn a_dropped_sink_whose_peer_never_reads_is_reset_without_a_wrong_byte() {
         let make = async |socket: TcpStream| {
-            let config = SinkConfig::new().mechanism(Mechanism::MsgZerocopy).release_timeout(Duration::from_millis(300));
+            let config =
+                SinkConfig::new().mechanism(Mechanism::MsgZerocopy).release_timeout(Duration::from_millis(300));
             socket.into_sink(config).await.unwrap()
         };
         let (accepted, received) = run(make, false);
@@ -133,9 +134,7 @@ mod dropped_in_flight {
         };
 
         use async_trait::async_trait;
-        use zerosink::{
-            AttachError, Backend, Connection, Path, Position, ReleaseError, SendError, SinkStats, Support,
-        };
+        use zerosink::{AttachError, Backend, Connection, Path, Position, ReleaseError, SendError, SinkStats, Support};
 
         use super::*;
 
@@ -271,7 +270,11 @@ mod runtimes {
                     if cfg!(zerosink_linux) {
                         let error = sent.unwrap_err();
                         assert_eq!((error.kind(), error.accepted), (ErrorKind::NotConnected, 0));
-                        assert!(chain(&error).contains("runtime that this sink was made in has ended"), "{}", chain(&error));
+                        assert!(
+                            chain(&error).contains("runtime that this sink was made in has ended"),
+                            "{}",
+                            chain(&error)
+                        );
                     }
                     peer.start();
                     within("release", sink.released(accepted as u64)).await.unwrap();
@@ -315,7 +318,8 @@ mod runtimes {
         let tally = Tally::default();
         let (socket, reader) = connection(SMALL);
         runtime().block_on(async {
-            let config = SinkConfig::new().mechanism(Mechanism::MsgZerocopy).release_timeout(Duration::from_millis(300));
+            let config =
+                SinkConfig::new().mechanism(Mechanism::MsgZerocopy).release_timeout(Duration::from_millis(300));
             let mut sink = socket.into_sink(config).await.unwrap();
             fill(&mut sink, &mut queue_of(&tally)).await;
         });
@@ -616,4 +620,46 @@ mod peers {
             });
         }
     }
+}
+
+/// Packets that wait in a queue of the network keep their memory even when the connection is revoked.
+#[cfg(zerosink_linux)]
+#[test]
+fn what_a_revoke_does_not_free_is_quarantined_and_counted_until_it_is() {
+    let name = "what_a_revoke_does_not_free_is_quarantined_and_counted_until_it_is";
+    if !harness::is_child() {
+        return harness::run_in_network_namespace(name);
+    }
+    let run = |command: &str| {
+        let mut words = command.split(' ');
+        std::process::Command::new(words.next().unwrap()).args(words).output().is_ok_and(|out| out.status.success())
+    };
+    assert!(run("ip link set lo mtu 1500"));
+    let (socket, reader) = connection(None);
+    // A few packets, and then one in twelve seconds.
+    if !run("tc qdisc add dev lo root tbf rate 1kbit burst 6000 limit 10000000") {
+        return harness::skip(name, "this kernel has no token bucket filter");
+    }
+    let tally = Tally::default();
+    runtime().block_on(async {
+        let timeout = Duration::from_millis(300);
+        let config = SinkConfig::new().mechanism(Mechanism::MsgZerocopy).release_timeout(timeout);
+        let mut sink = socket.into_sink(config).await.unwrap();
+        let mut queue = queue_of(&tally);
+        drop(cut_after(1, || {}, sink.send_queue(&mut queue)).await);
+        drop(queue);
+        let accepted = sink.position().accepted;
+        let error = within("release", sink.released(accepted)).await.unwrap_err();
+        assert!(error.quarantined > 0 && error.to_string().contains("will not be reused"), "{error}");
+        assert_eq!(sink.stats().quarantined_bytes, error.quarantined);
+        assert_eq!(sink.stats().pinned_bytes, error.quarantined);
+        assert!(tally.out() > 0, "not given back: somebody still reads it");
+        // Asked again, it says so again, and at once.
+        assert_eq!(within("release", sink.released(accepted)).await.unwrap_err(), error);
+        assert!(run("tc qdisc del dev lo root"));
+        until("proof", || sink.stats().quarantined_bytes == 0).await;
+        within("release", sink.released(accepted)).await.unwrap();
+        assert_eq!((sink.stats().pinned_bytes, sink.stats().strays, tally.out()), (0, 0, 0));
+    });
+    read_all(reader).is_right();
 }

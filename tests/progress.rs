@@ -83,7 +83,7 @@ async fn control_without_a_driver_the_ring_is_stuck() {
     // The poll that nobody made.
     assert!(raw::drain_error_queue(&socket) > 0);
     custody.clear();
-    timeout(PATIENCE, reserve).await.unwrap().unwrap();
+    drop(timeout(PATIENCE, reserve).await.unwrap().unwrap());
 }
 
 #[tokio::test(flavor = "current_thread")]

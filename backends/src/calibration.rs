@@ -65,7 +65,13 @@ fn measure() -> io::Result<usize> {
 }
 
 /// The time of one send call, with reading its notification if it has one; the reader's time does not count.
-fn one(client: &TcpStream, data: &[u8], zerocopy: bool, server: &mut TcpStream, scratch: &mut [u8]) -> io::Result<Duration> {
+fn one(
+    client: &TcpStream,
+    data: &[u8],
+    zerocopy: bool,
+    server: &mut TcpStream,
+    scratch: &mut [u8],
+) -> io::Result<Duration> {
     let start = Instant::now();
     let slices = [IoSlice::new(data)];
     let sent = if zerocopy {

@@ -10,8 +10,8 @@ use std::{
 use async_trait::async_trait;
 use smallvec::SmallVec;
 use zerosink_core::{
-    AttachError, Backend, Connection, Mechanism, Path, Refusal, ReleaseError, SendError, SendQueue, SinkConfig, SinkStats,
-    Support, ZeroCopySink, sink::Position,
+    AttachError, Backend, Connection, Mechanism, Path, Refusal, ReleaseError, SendError, SendQueue, SinkConfig,
+    SinkStats, Support, ZeroCopySink, sink::Position,
 };
 
 /// Segments of one call; more would not fit into an skb anyway.
@@ -96,7 +96,11 @@ struct CopySink {
 }
 
 impl ZeroCopySink for CopySink {
-    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>, queue: &mut SendQueue<'_>) -> Poll<Result<usize, SendError>> {
+    fn poll_send(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        queue: &mut SendQueue<'_>,
+    ) -> Poll<Result<usize, SendError>> {
         poll_copy(&self.connection, cx, queue, MOST_SLICES, Refusal::NotChosen)
     }
 

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use zerosink_core::{
-    AttachError, Backend, Connection, Mechanism, Path, Refusal, ReleaseError, Segment, SendError, SendQueue, SinkConfig,
-    SinkStats, Support, ZeroCopySink, policy::Family, sink::Position,
+    AttachError, Backend, Connection, Mechanism, Path, Refusal, ReleaseError, Segment, SendError, SendQueue,
+    SinkConfig, SinkStats, Support, ZeroCopySink, policy::Family, sink::Position,
 };
 
 use crate::{
@@ -91,7 +91,11 @@ fn steps_down(error: &std::io::Error) -> bool {
 impl ZeroCopySink for MsgZerocopySink {
     /// Sends the owned segments at the front by one zero-copy call; borrowed ones before them are copied by a call of
     /// their own. `ENOBUFS`: reads the error queue, tries once more, then copies this send.
-    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>, queue: &mut SendQueue<'_>) -> Poll<Result<usize, SendError>> {
+    fn poll_send(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        queue: &mut SendQueue<'_>,
+    ) -> Poll<Result<usize, SendError>> {
         if queue.is_empty() {
             return Poll::Ready(Ok(0));
         }
@@ -137,7 +141,9 @@ impl ZeroCopySink for MsgZerocopySink {
     }
 
     fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Poll::Ready(self.connection.shutdown().map_err(|error| SendError::new(Mechanism::MsgZerocopy, "shutdown", error)))
+        Poll::Ready(
+            self.connection.shutdown().map_err(|error| SendError::new(Mechanism::MsgZerocopy, "shutdown", error)),
+        )
     }
 
     fn mechanism(&self) -> Mechanism {

@@ -70,7 +70,10 @@ impl Socket {
             Self::Unix(_) | Self::UnixHalf(_) => Family::Unix,
         };
         socket.peer_addr().map_err(|error| {
-            io::Error::new(error.kind(), "the socket is not connected: wait for connect to succeed before making a sink of it")
+            io::Error::new(
+                error.kind(),
+                "the socket is not connected: wait for connect to succeed before making a sink of it",
+            )
         })?;
         Ok((Arc::new(socket), family))
     }

@@ -52,7 +52,11 @@ impl Contender {
             Self::WriteAll => write_all(socket, &block, total)?,
         }
         let counted = reader.join().map_err(|_panic| io::Error::other("the reader panicked"))??;
-        if counted == total { Ok(start.elapsed()) } else { Err(io::Error::other(format!("{self}: {counted} of {total} bytes"))) }
+        if counted == total {
+            Ok(start.elapsed())
+        } else {
+            Err(io::Error::other(format!("{self}: {counted} of {total} bytes")))
+        }
     }
 }
 

@@ -31,7 +31,10 @@ fn main() -> std::io::Result<()> {
     let rounds: usize = rounds.unwrap_or(if measuring { 11 } else { 1 });
     let congestion = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
     println!("loopback TCP, congestion control {}, {rounds} rounds", congestion.trim());
-    println!("{:<34} {:>8} {:>7} {:>7} {:>7} {:>7}  GB/s", "throughput ratio", "bytes", "least", "median", "most", "aim");
+    println!(
+        "{:<34} {:>8} {:>7} {:>7} {:>7} {:>7}  GB/s",
+        "throughput ratio", "bytes", "least", "median", "most", "aim"
+    );
     for (cell, (chunk, total)) in CELLS.into_iter().enumerate() {
         let total = if measuring { total } else { total / 32 };
         let mut seconds = vec![Vec::new(); Contender::ALL.len()];

@@ -40,7 +40,11 @@ impl SendError {
 
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} failed while sending by {}; {} bytes were accepted before", self.call, self.mechanism, self.accepted)
+        write!(
+            f,
+            "{} failed while sending by {}; {} bytes were accepted before",
+            self.call, self.mechanism, self.accepted
+        )
     }
 }
 

@@ -80,14 +80,28 @@ impl Refusal {
         match self {
             Self::NotChosen => "another mechanism was insisted on",
             Self::NotAttached => "this build, host or socket has no backend for it; ask the probe why",
-            Self::Small => "the send is below the copy threshold, where copying is cheaper; see SinkConfig::copy_threshold",
-            Self::Borrowed => "the memory is borrowed for the call only; offer it as Bytes to have it taken into custody",
-            Self::CopiedOnDelivery => "the kernel copies on delivery here (same host), so zero-copy gains nothing; it is tried again later",
-            Self::NoBuffers => "the kernel has no memory for it (ENOBUFS); raise RLIMIT_MEMLOCK or net.core.optmem_max; it is tried again later",
-            Self::PinnedBudget => "this connection holds as many pinned bytes as it may; see SinkConfig::max_pinned_bytes",
-            Self::PeerNotTrusted => "memory that is reused in place would rest on the peer's word; use a ring of fresh pages, or give your word with trust_peer_acks() or peer_copies()",
+            Self::Small => {
+                "the send is below the copy threshold, where copying is cheaper; see SinkConfig::copy_threshold"
+            }
+            Self::Borrowed => {
+                "the memory is borrowed for the call only; offer it as Bytes to have it taken into custody"
+            }
+            Self::CopiedOnDelivery => {
+                "the kernel copies on delivery here (same host), so zero-copy gains nothing; it is tried again later"
+            }
+            Self::NoBuffers => {
+                "the kernel has no memory for it (ENOBUFS); raise RLIMIT_MEMLOCK or net.core.optmem_max; it is tried again later"
+            }
+            Self::PinnedBudget => {
+                "this connection holds as many pinned bytes as it may; see SinkConfig::max_pinned_bytes"
+            }
+            Self::PeerNotTrusted => {
+                "memory that is reused in place would rest on the peer's word; use a ring of fresh pages, or give your word with trust_peer_acks() or peer_copies()"
+            }
             Self::PathNotOffHost => "the peer's acknowledgements prove nothing on a path that may stay on this host",
-            Self::NotFreshPages => "the memory is not replaced page by page; use a ring with Reuse::FreshPages on mapped memory",
+            Self::NotFreshPages => {
+                "the memory is not replaced page by page; use a ring with Reuse::FreshPages on mapped memory"
+            }
             Self::SocketFamily => "this kind of socket does not know it",
         }
     }
@@ -223,7 +237,11 @@ impl Policy {
             (Mechanism::Gift, ..) => Err(Refusal::NotFreshPages),
             (Mechanism::Splice, _, Reuse::Immutable) => Ok(Proof::Immutable),
             (Mechanism::Splice, Family::Unix, Reuse::InPlace) => {
-                if situation.trust.peer_copies { Ok(Proof::Consumed) } else { Err(Refusal::PeerNotTrusted) }
+                if situation.trust.peer_copies {
+                    Ok(Proof::Consumed)
+                } else {
+                    Err(Refusal::PeerNotTrusted)
+                }
             }
             (Mechanism::Splice, Family::Tcp, Reuse::InPlace) => match (situation.trust.peer_acks, situation.path) {
                 (false, _) => Err(Refusal::PeerNotTrusted),
@@ -314,7 +332,10 @@ mod tests {
             (Situation { pin_room: false, ..EVERYTHING }, vec!["copy"]),
             (Situation { forced: Some(Mechanism::Copy), ..EVERYTHING }, vec!["copy"]),
             (Situation { family: Family::Unix, ..EVERYTHING }, vec!["copy"]),
-            (Situation { family: Family::Unix, reuse: Reuse::FreshPages, ..EVERYTHING }, vec!["splice", "gift", "copy"]),
+            (
+                Situation { family: Family::Unix, reuse: Reuse::FreshPages, ..EVERYTHING },
+                vec!["splice", "gift", "copy"],
+            ),
         ];
         for (situation, want) in table {
             let ladder = Policy::ladder(&situation);

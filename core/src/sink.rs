@@ -40,7 +40,11 @@ pub trait ZeroCopySink: Send {
     /// # Errors
     ///
     /// [`SendError::accepted`] says how many bytes were accepted, and taken off the queue, before the failure.
-    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>, queue: &mut SendQueue<'_>) -> Poll<Result<usize, SendError>>;
+    fn poll_send(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        queue: &mut SendQueue<'_>,
+    ) -> Poll<Result<usize, SendError>>;
 
     /// Ready when everything accepted is in the socket. Costs no round trip and does not wait for release.
     ///

@@ -55,7 +55,12 @@ impl fmt::Display for Report {
         }
         writeln!(f, "path         {}", self.path)?;
         let rate = self.bytes as f64 / self.seconds / 1e9;
-        writeln!(f, "throughput   {} in {:.2} s, {rate:.2} GB/s with SHA-256 on both ends", size(self.bytes), self.seconds)?;
+        writeln!(
+            f,
+            "throughput   {} in {:.2} s, {rate:.2} GB/s with SHA-256 on both ends",
+            size(self.bytes),
+            self.seconds
+        )?;
         writeln!(f, "zero-copied  {}", size(stats.bytes_zero_copy))?;
         if stats.notified > 0 {
             let (all, copied) = (stats.notified, stats.notified_copied);

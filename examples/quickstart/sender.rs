@@ -30,7 +30,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Report, Failure> {
         Some(path) => path.clone(),
         None => std::env::current_exe()?,
     };
-    let file = File::open(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let file =
+        File::open(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     let length = file.metadata()?.len();
     if length == 0 {
         return Err(Refused(format!("{} is empty: there is nothing to send", path.display())).into());

@@ -9,8 +9,8 @@ use std::{
 };
 
 use zerosink_core::{
-    AttachError, Backend, Connection, Mechanism, Path, Policy, Refusal, Reuse, Segment, SendError, SendQueue, SinkConfig,
-    ZeroCopySink,
+    AttachError, Backend, Connection, Mechanism, Path, Policy, Refusal, Reuse, Segment, SendError, SendQueue,
+    SinkConfig, ZeroCopySink,
     demotion::{CopiedWindow, Demotion, Verdict},
     policy::Situation,
     region::facts_of,

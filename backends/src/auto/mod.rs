@@ -93,7 +93,11 @@ impl AutoSink {
 }
 
 impl ZeroCopySink for AutoSink {
-    fn poll_send(mut self: Pin<&mut Self>, cx: &mut Context<'_>, queue: &mut SendQueue<'_>) -> Poll<Result<usize, SendError>> {
+    fn poll_send(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        queue: &mut SendQueue<'_>,
+    ) -> Poll<Result<usize, SendError>> {
         let this = &mut *self;
         this.ladder.poll_send(&this.connection, cx, queue)
     }

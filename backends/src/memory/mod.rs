@@ -9,10 +9,7 @@ use std::{
 };
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
-use zerosink_core::{
-    Memory, MemoryFacts, Reuse,
-    memory::Backing,
-};
+use zerosink_core::{Memory, MemoryFacts, Reuse, memory::Backing};
 
 /// Which pages to ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -151,7 +148,11 @@ unsafe impl Memory for MappedMemory {
         if self.memfd.is_some() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the pages of a memfd mapping are not replaced"));
         }
-        if range.end > self.length || range.start > range.end || !range.start.is_multiple_of(unit) || !range.end.is_multiple_of(unit) {
+        if range.end > self.length
+            || range.start > range.end
+            || !range.start.is_multiple_of(unit)
+            || !range.end.is_multiple_of(unit)
+        {
             return Err(invalid("a range to replace must be whole units inside the mapping"));
         }
         // SAFETY: `range` is inside the mapping.

@@ -67,10 +67,13 @@ fn sizes_that_cannot_be_are_errors() {
     for bytes in [0, usize::MAX, isize::MAX as usize] {
         for result in [MappedMemory::anonymous(bytes, Pages::Base), MappedMemory::memfd(bytes)] {
             let error = result.unwrap_err();
-            assert!(matches!(
-                error.kind(),
-                io::ErrorKind::InvalidInput | io::ErrorKind::OutOfMemory | io::ErrorKind::FileTooLarge
-            ), "{error:?}");
+            assert!(
+                matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::OutOfMemory | io::ErrorKind::FileTooLarge
+                ),
+                "{error:?}"
+            );
         }
     }
 }
