@@ -5,7 +5,7 @@ mod harness;
 use std::{
     error::Error,
     io::{self, ErrorKind},
-    net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv6Addr, TcpListener, TcpStream},
     pin::{Pin, pin},
     task::{Context, Poll, Waker},
 };
@@ -31,36 +31,41 @@ mod sockets {
         assert!(error.to_string().contains("wait for connect to succeed"), "{error}");
     }
 
+    /// The standard library's type says TCP, the descriptor in it is something else.
     #[cfg(zerosink_linux)]
-    #[test]
-    fn a_datagram_socket_is_refused() {
-        let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        for connected in [true, false] {
-            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            if connected {
-                socket.connect(peer.local_addr().unwrap()).unwrap();
+    mod in_disguise {
+        use std::net::{Ipv4Addr, UdpSocket};
+
+        use super::*;
+
+        #[test]
+        fn a_datagram_socket_is_refused() {
+            let peer = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            for connected in [true, false] {
+                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+                if connected {
+                    socket.connect(peer.local_addr().unwrap()).unwrap();
+                }
+                let error = refused(TcpStream::from(std::os::fd::OwnedFd::from(socket)));
+                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                assert!(error.to_string().contains("not a stream socket"), "{error}");
             }
-            let error = refused(TcpStream::from(std::os::fd::OwnedFd::from(socket)));
-            assert_eq!(error.kind(), ErrorKind::InvalidInput);
-            assert!(error.to_string().contains("not a stream socket"), "{error}");
         }
-    }
 
-    #[cfg(zerosink_linux)]
-    #[test]
-    fn a_listening_socket_is_refused() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let error = refused(TcpStream::from(std::os::fd::OwnedFd::from(listener)));
-        assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert!(error.to_string().contains("accept a connection"), "{error}");
-    }
+        #[test]
+        fn a_listening_socket_is_refused() {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let error = refused(TcpStream::from(std::os::fd::OwnedFd::from(listener)));
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.to_string().contains("accept a connection"), "{error}");
+        }
 
-    #[cfg(zerosink_linux)]
-    #[test]
-    fn what_is_no_socket_is_refused() {
-        let (read, _write) = io::pipe().unwrap();
-        let error = refused(TcpStream::from(std::os::fd::OwnedFd::from(read)));
-        assert_eq!(error.raw_os_error(), Some(libc::ENOTSOCK), "{error}");
+        #[test]
+        fn what_is_no_socket_is_refused() {
+            let (read, _write) = io::pipe().unwrap();
+            let error = refused(TcpStream::from(std::os::fd::OwnedFd::from(read)));
+            assert_eq!(error.raw_os_error(), Some(libc::ENOTSOCK), "{error}");
+        }
     }
 
     #[test]

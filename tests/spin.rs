@@ -19,11 +19,16 @@ use support::raw;
 use tokio::{io::Interest, net::TcpStream};
 use zerosink::prelude::*;
 
-const CHUNK: usize = 8 << 10;
-/// Far more than the receiver takes meanwhile, so that many sends complete while the socket is full.
-const SEND_BUFFER: usize = 1 << 20;
+/// Notifications of consecutive sends are coalesced up to 512 KiB (`msg_zerocopy_realloc` in `net/core/skbuff.c`): no two of
+/// these are.
+const CHUNK: usize = 264 << 10;
+/// Much more than a chunk, so that sends complete while the socket stays full. The host may permit less.
+const SEND_BUFFER: usize = 4 << 20;
 
-/// Reads 4 KiB every 2 ms until it is dropped: the socket stays full, and completions arrive all the time.
+/// Reads a little every 2 ms until it is dropped: the socket stays full, and completions arrive all the time.
+///
+/// A full socket becomes writable when a third of it is free. The pace makes that happen a dozen times per second; with the
+/// largest send buffer there are ten completions to each.
 struct Trickle {
     address: SocketAddr,
     stop: Option<mpsc::Sender<()>>,
@@ -32,13 +37,16 @@ struct Trickle {
 
 impl Trickle {
     fn start() -> Self {
+        let probe = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        probe.set_send_buffer_size(SEND_BUFFER).unwrap();
+        let portion = probe.send_buffer_size().unwrap() * 4 / 500;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        socket2::SockRef::from(&listener).set_recv_buffer_size(32 << 10).unwrap();
+        socket2::SockRef::from(&listener).set_recv_buffer_size(128 << 10).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
-            let mut buffer = [0; 4096];
+            let mut buffer = vec![0; portion];
             while stopped.recv_timeout(Duration::from_millis(2)) == Err(RecvTimeoutError::Timeout) {
                 if matches!(socket.read(&mut buffer), Ok(0) | Err(_)) {
                     break;
@@ -117,7 +125,7 @@ async fn a_full_socket_with_completions_neither_spins_nor_delays_others() {
     let would_block = after.would_block - before.would_block;
     eprintln!("{completions} completions, {would_block} would-block, processor {processor:?}, timer late by {worst:?}");
     assert_eq!(after.bytes_copied, 0, "{after:?}");
-    assert!(completions >= 20, "completions arrived on the full socket: {after:?}");
+    assert!(completions >= 5, "completions arrived on the full socket: {after:?}");
     assert!(would_block < 50, "{after:?}");
     assert!(processor < WINDOW * 3 / 10, "{processor:?} of processor time in {WINDOW:?}");
     assert!(worst < Duration::from_millis(100), "a 10 ms timer was {worst:?} late");
