@@ -178,9 +178,7 @@ impl Ladder {
             run += 1;
             bytes += segment.as_slice().len();
         }
-        // Memory that no ring knows is heap, and freed heap is rewritten.
-        let reuse = facts_of(front.as_slice()).map_or(Reuse::InPlace, |facts| facts.reuse);
-        let mechanism = self.choose(connection, bytes, reuse);
+        let mechanism = self.choose(connection, bytes, front.as_slice());
         match mechanism {
             Ok(mechanism) => {
                 let Some(rung) = &mut self.rungs[mechanism.index()] else {
@@ -200,8 +198,8 @@ impl Ladder {
         }
     }
 
-    /// The mechanism for a send of `bytes` owned bytes, or why it is copied.
-    fn choose(&mut self, connection: &Connection, bytes: usize, reuse: Reuse) -> Result<Mechanism, Refusal> {
+    /// The mechanism for a send of `bytes` owned bytes that begin with `memory`, or why it is copied.
+    fn choose(&mut self, connection: &Connection, bytes: usize, memory: &[u8]) -> Result<Mechanism, Refusal> {
         if self.situation.forced == Some(Mechanism::Copy) {
             return Err(Refusal::NotChosen);
         }
@@ -210,7 +208,8 @@ impl Ladder {
             return Err(Refusal::Small);
         }
         self.situation.bytes = bytes;
-        self.situation.reuse = reuse;
+        // Memory that no ring knows is heap, and freed heap is rewritten.
+        self.situation.reuse = facts_of(memory).map_or(Reuse::InPlace, |facts| facts.reuse);
         self.situation.path = connection.path();
         self.situation.pin_room = connection.pin_room(bytes);
         for (rung, demoted) in self.rungs.iter_mut().zip(&mut self.situation.demoted) {

@@ -86,7 +86,7 @@ fn run(outer: &OwnedFd, doorbell: &OwnedFd) {
         rustix::io::read(doorbell, &mut [0; 8]).ok();
         for watch in &watches {
             watch.arm();
-            while watch.turn().is_ok_and(|count| count > 0) {}
+            while watch.turn().is_ok_and(|more| more) {}
         }
     }
 }

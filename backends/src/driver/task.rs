@@ -55,14 +55,16 @@ impl Driver {
         loop {
             let mut ready = epoll.readable().await?;
             // A bounded number of turns, so that a flood of completions cannot starve the other tasks.
-            for _ in 0..16 {
-                if epoll.get_ref().0.turn()? == 0 {
-                    ready.clear_ready();
-                    break;
-                }
+            let mut turns = 0;
+            while epoll.get_ref().0.turn()? && turns < 16 {
+                turns += 1;
             }
-            drop(ready);
-            tokio::task::yield_now().await;
+            if turns < 16 {
+                ready.clear_ready();
+            } else {
+                drop(ready);
+                tokio::task::yield_now().await;
+            }
         }
     }
 }

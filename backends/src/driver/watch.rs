@@ -20,6 +20,8 @@ use zerosink_core::{Reactor as _, custody::Ledger, policy::Family};
 use super::{Handle, WatchedSocket};
 
 const TIMER: u64 = 0;
+/// Events of one `epoll_wait`.
+const BATCH: usize = 64;
 /// The timer looks at every socket with custody this often, or four times per release time-out if that is oftener.
 const SLOWEST_TICK: Duration = Duration::from_millis(500);
 const FASTEST_TICK: Duration = Duration::from_millis(5);
@@ -102,12 +104,14 @@ impl Watch {
         }
     }
 
-    /// Takes in at most one batch of events, without waiting. Returns how many there were.
-    pub(super) fn turn(&self) -> io::Result<usize> {
-        let mut events: [std::mem::MaybeUninit<epoll::Event>; 64] = [const { std::mem::MaybeUninit::uninit() }; 64];
+    /// Takes in at most one batch of events, without waiting. True if there may be more: a batch that is not full was
+    /// the last, and what comes later raises a new edge.
+    pub(super) fn turn(&self) -> io::Result<bool> {
+        let mut events: [std::mem::MaybeUninit<epoll::Event>; BATCH] =
+            [const { std::mem::MaybeUninit::uninit() }; BATCH];
         let (events, _) = match epoll::wait(&self.epoll, &mut events, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
             Ok(events) => events,
-            Err(rustix::io::Errno::INTR) => return Ok(1),
+            Err(rustix::io::Errno::INTR) => return Ok(true),
             Err(error) => return Err(error.into()),
         };
         for event in &*events {
@@ -125,7 +129,7 @@ impl Watch {
                 }
             }
         }
-        Ok(events.len())
+        Ok(events.len() == BATCH)
     }
 
     fn tick(&self) {
