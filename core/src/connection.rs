@@ -97,7 +97,7 @@ impl Connection {
         }
     }
 
-    /// Sends by copying, and accounts for it under `reason`.
+    /// Sends by copying, and accounts for it under `reason`. One send per connection may be under way at a time.
     ///
     /// # Errors
     ///
@@ -118,7 +118,8 @@ impl Connection {
         result
     }
 
-    /// Makes a send call whose release the kernel notifies by id: `memory` is in custody before `call` runs.
+    /// Makes a send call whose release the kernel notifies by id: `memory` is in custody before `call` runs. One send per
+    /// connection may be under way at a time.
     ///
     /// # Errors
     ///

@@ -91,15 +91,10 @@ impl Ladder {
     /// Attaches a backend unless the user insists on another mechanism. A failure is kept: it matters only if the user
     /// insists on this one.
     #[cfg_attr(not(zerosink_linux), expect(dead_code, reason = "the portable build has no backend but copy"))]
-    pub(super) async fn attach(
-        &mut self,
-        backend: &dyn Backend,
-        connection: &Arc<Connection>,
-        config: &SinkConfig,
-    ) -> io::Result<()> {
+    pub(super) async fn attach(&mut self, backend: &dyn Backend, connection: &Arc<Connection>, config: &SinkConfig) {
         let mechanism = backend.mechanism();
         if self.situation.forced.is_some_and(|forced| forced != mechanism) {
-            return Ok(());
+            return;
         }
         match backend.attach(connection, config).await {
             Ok(sink) => {
@@ -113,7 +108,6 @@ impl Ladder {
                 }
             }
         }
-        Ok(())
     }
 
     /// Attaches a backend that takes every send from now on.

@@ -45,7 +45,7 @@ impl AutoSink {
         let connection = Arc::new(connection);
         let mut ladder = Ladder::new(config);
         #[cfg(zerosink_linux)]
-        ladder.attach(&crate::msg_zerocopy::MsgZerocopy, &connection, config).await?;
+        ladder.attach(&crate::msg_zerocopy::MsgZerocopy, &connection, config).await;
         ladder.finish(&connection)?;
         Ok(Self { ladder, connection, socket, reader: None })
     }

@@ -27,7 +27,7 @@ pub(crate) fn current() -> io::Result<Arc<Watch>> {
         return Ok(Arc::clone(watch));
     }
     let watch = Arc::new(Watch::new()?);
-    // Registered here, not in the task, so that a runtime without I/O is an error of this call.
+    // Registered here, not in the task: tokio panics where I/O is not enabled, and its message should reach the caller.
     let epoll = readable(&watch)?;
     known.insert(runtime.id(), Arc::clone(&watch));
     let driver = Driver { epoll: Some(epoll), runtime: runtime.id() };

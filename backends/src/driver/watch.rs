@@ -92,8 +92,12 @@ impl Watch {
     /// Starts the timer unless it runs. It stops by itself when nothing is in custody.
     pub(super) fn arm(&self) {
         if !self.armed.load(SeqCst) && !self.armed.swap(true, SeqCst) {
-            self.set_timer(Duration::from_nanos(self.tick_nanos.load(SeqCst)));
+            self.start_timer();
         }
+    }
+
+    fn start_timer(&self) {
+        self.set_timer(Duration::from_nanos(self.tick_nanos.load(SeqCst)));
     }
 
     fn set_timer(&self, period: Duration) {
@@ -143,11 +147,13 @@ impl Watch {
             // A send may have armed it between the look and the stop.
             if self.armed.load(SeqCst) || self.holds_custody() {
                 self.armed.store(true, SeqCst);
-                self.set_timer(Duration::from_nanos(self.tick_nanos.load(SeqCst)));
+                self.start_timer();
             }
             return;
         }
         self.armed.store(true, SeqCst);
+        // A socket with a shorter time-out may have come since the timer was started.
+        self.start_timer();
         for socket in in_custody {
             socket.check_deadline(now);
             if socket.is_done() {
