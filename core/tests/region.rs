@@ -1,5 +1,7 @@
 //! Properties of `owner_of`, `facts_of` and registered ranges.
 
+mod support;
+
 use std::{
     sync::{
         Arc,
@@ -16,17 +18,7 @@ use zerosink_core::{
     ring::Ring,
 };
 
-const GRANULE: usize = 256;
-
-fn ring(granules: usize) -> Ring {
-    Ring::builder().capacity(granules * GRANULE).build().unwrap()
-}
-
-fn lease(ring: &Ring, bytes: usize, fill: u8) -> Bytes {
-    let mut grant = ring.try_reserve(bytes).unwrap();
-    grant.put_bytes(fill, bytes);
-    grant.commit()
-}
+use support::{GRANULE, lease, ring};
 
 #[test]
 fn clone_from_the_table_is_a_handle_like_any_other() {

@@ -1,5 +1,7 @@
 //! Properties of rings, grants and leases.
 
+mod support;
+
 use std::{
     future::Future,
     io,
@@ -22,17 +24,7 @@ use zerosink_core::{
     ring::{Reserve, Ring, RingError},
 };
 
-const GRANULE: usize = 256;
-
-fn ring(granules: usize) -> Ring {
-    Ring::builder().capacity(granules * GRANULE).build().unwrap()
-}
-
-fn lease(ring: &Ring, bytes: usize, fill: u8) -> Bytes {
-    let mut grant = ring.try_reserve(bytes).unwrap();
-    grant.put_bytes(fill, bytes);
-    grant.commit()
-}
+use support::{GRANULE, lease, ring};
 
 #[derive(Default)]
 struct Wakes(AtomicUsize);

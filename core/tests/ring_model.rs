@@ -1,23 +1,12 @@
 //! A ring's allocator against a naive model.
 
+mod support;
+
 use bytes::{BufMut, Bytes};
 use proptest::prelude::*;
-use zerosink_core::{
-    region::owner_of,
-    ring::{Ring, RingError},
-};
+use zerosink_core::{region::owner_of, ring::RingError};
 
-const GRANULE: usize = 256;
-
-fn ring(granules: usize) -> Ring {
-    Ring::builder().capacity(granules * GRANULE).build().unwrap()
-}
-
-fn lease(ring: &Ring, bytes: usize, fill: u8) -> Bytes {
-    let mut grant = ring.try_reserve(bytes).unwrap();
-    grant.put_bytes(fill, bytes);
-    grant.commit()
-}
+use support::{GRANULE, lease, ring};
 
 #[derive(Debug, Clone)]
 enum Step {
