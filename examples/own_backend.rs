@@ -8,16 +8,13 @@
 use std::{
     io::{self, IoSlice, Read as _},
     net::TcpListener,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     thread,
 };
 
 use async_trait::async_trait;
-use zerosink::{
-    AttachError, Backend, Connection, Path, Position, Refusal, ReleaseError, SendError, SinkStats, Support, prelude::*,
-};
+use zerosink::{AttachError, Backend, Connection, Refusal, SendError, Support, Transmit, prelude::*};
 
 // ANCHOR: backend
 /// Sends at most this many bytes per call.
@@ -39,68 +36,41 @@ impl Backend for Trickle {
         connection: &Arc<Connection>,
         _: &SinkConfig,
     ) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
-        Ok(Box::new(TrickleSink { most: self.0.max(1), connection: Arc::clone(connection) }))
+        // The connection brings the rest of a sink: position, release, closing, statistics.
+        Ok(connection.sink(Self(self.0.max(1))))
     }
 }
 
-struct TrickleSink {
-    most: usize,
-    connection: Arc<Connection>,
-}
+impl Transmit for Trickle {
+    fn mechanism(&self) -> Mechanism {
+        Mechanism::Copy
+    }
 
-impl ZeroCopySink for TrickleSink {
     fn poll_send(
-        self: Pin<&mut Self>,
+        &mut self,
+        connection: &Connection,
         cx: &mut Context<'_>,
         queue: &mut SendQueue<'_>,
     ) -> Poll<Result<usize, SendError>> {
         let failed = |error| SendError::new(Mechanism::Copy, "sendmsg", error);
         loop {
             let Some(front) = queue.segments().first() else { return Poll::Ready(Ok(0)) };
-            let piece = &front.as_slice()[..front.as_slice().len().min(self.most)];
+            let piece = &front.as_slice()[..front.as_slice().len().min(self.0)];
             // Taken before the call: an event after it is then not missed.
-            let mark = self.connection.reactor().mark();
+            let mark = connection.reactor().mark();
             // Copied when the call returns, so nothing goes into custody; the connection counts.
-            match self.connection.send_copy(&[IoSlice::new(piece)], false, Refusal::NotChosen) {
+            match connection.send_copy(&[IoSlice::new(piece)], false, Refusal::NotChosen) {
                 Ok(bytes) => {
                     queue.advance(bytes);
                     return Poll::Ready(Ok(bytes));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.connection.poll_writable(cx, mark)).map_err(failed)?;
+                    ready!(connection.poll_writable(cx, mark)).map_err(failed)?;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(failed(error))),
             }
         }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn position(&self) -> Position {
-        self.connection.position()
-    }
-
-    fn poll_released(self: Pin<&mut Self>, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
-        self.connection.poll_released(cx, upto)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Poll::Ready(self.connection.shutdown().map_err(|error| SendError::new(Mechanism::Copy, "shutdown", error)))
-    }
-
-    fn mechanism(&self) -> Mechanism {
-        Mechanism::Copy
-    }
-
-    fn path(&self) -> Path {
-        self.connection.path()
-    }
-
-    fn stats(&self) -> SinkStats {
-        self.connection.stats()
     }
 }
 // ANCHOR_END: backend

@@ -2,7 +2,7 @@
 
 pub use zerosink_core::{
     AttachError, Backend, Connection, IntoSink, Mechanism, Path, Policy, Proof, Reactor, Refusal, ReleaseError,
-    Segment, SendError, SendQueue, SinkConfig, SinkStats, Support, Trust, ZeroCopySink, ZeroCopySinkExt,
+    Segment, SendError, SendQueue, SinkConfig, SinkStats, Support, Transmit, Trust, ZeroCopySink, ZeroCopySinkExt,
     memory::{self, Reuse},
     region::{self, owner_of},
     ring::{self, Grant, Ring, RingError},

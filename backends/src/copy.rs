@@ -2,7 +2,6 @@
 
 use std::{
     io::IoSlice,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -10,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use smallvec::SmallVec;
 use zerosink_core::{
-    AttachError, Backend, Connection, Mechanism, Path, Refusal, ReleaseError, SendError, SendQueue, SinkConfig,
-    SinkStats, Support, ZeroCopySink, sink::Position,
+    AttachError, Backend, Connection, Mechanism, Refusal, SendError, SendQueue, SinkConfig, Support, Transmit,
+    ZeroCopySink,
 };
 
 /// Segments of one call; more would not fit into an skb anyway.
@@ -36,7 +35,7 @@ impl Backend for Copy {
         connection: &Arc<Connection>,
         _config: &SinkConfig,
     ) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
-        Ok(Box::new(CopySink { connection: Arc::clone(connection) }))
+        Ok(connection.sink(*self))
     }
 }
 
@@ -90,45 +89,17 @@ pub(crate) fn wait_or_fail(
     }
 }
 
-#[derive(Debug)]
-struct CopySink {
-    connection: Arc<Connection>,
-}
-
-impl ZeroCopySink for CopySink {
-    fn poll_send(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        queue: &mut SendQueue<'_>,
-    ) -> Poll<Result<usize, SendError>> {
-        poll_copy(&self.connection, cx, queue, MOST_SLICES, Refusal::NotChosen)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn position(&self) -> Position {
-        self.connection.position()
-    }
-
-    fn poll_released(self: Pin<&mut Self>, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
-        self.connection.poll_released(cx, upto)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Poll::Ready(self.connection.shutdown().map_err(|error| SendError::new(Mechanism::Copy, "shutdown", error)))
-    }
-
+impl Transmit for Copy {
     fn mechanism(&self) -> Mechanism {
         Mechanism::Copy
     }
 
-    fn path(&self) -> Path {
-        self.connection.path()
-    }
-
-    fn stats(&self) -> SinkStats {
-        self.connection.stats()
+    fn poll_send(
+        &mut self,
+        connection: &Connection,
+        cx: &mut Context<'_>,
+        queue: &mut SendQueue<'_>,
+    ) -> Poll<Result<usize, SendError>> {
+        poll_copy(connection, cx, queue, MOST_SLICES, Refusal::NotChosen)
     }
 }

@@ -4,7 +4,6 @@
 
 use std::{
     io::IoSlice,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -13,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use smallvec::SmallVec;
 use zerosink_core::{
-    AttachError, Backend, Connection, Mechanism, Path, Refusal, ReleaseError, Segment, SendError, SendQueue,
-    SinkConfig, SinkStats, Support, ZeroCopySink, policy::Family, sink::Position,
+    AttachError, Backend, Connection, Mechanism, Proof, Refusal, Segment, SendError, SendQueue, SinkConfig, Support,
+    Transmit, ZeroCopySink, policy::Family,
 };
 
 use crate::{
@@ -44,7 +43,7 @@ impl Backend for MsgZerocopy {
         connection: &Arc<Connection>,
         _config: &SinkConfig,
     ) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
-        let mechanism = self.mechanism();
+        let mechanism = Mechanism::MsgZerocopy;
         if connection.family() != Family::Tcp {
             return Err(AttachError::refused(mechanism, "the kernel knows MSG_ZEROCOPY on TCP, not on AF_UNIX"));
         }
@@ -56,28 +55,23 @@ impl Backend for MsgZerocopy {
             call: "setsockopt(SO_ZEROCOPY)",
             source,
         })?;
-        Ok(Box::new(MsgZerocopySink { connection: Arc::clone(connection) }))
+        Ok(connection.sink(*self))
     }
 }
 
-#[derive(Debug)]
-struct MsgZerocopySink {
-    connection: Arc<Connection>,
-}
-
-impl MsgZerocopySink {
+impl MsgZerocopy {
     /// One zero-copy call for the owned segments at the front of the queue.
-    fn send(&self, run: &[Segment<'_>]) -> std::io::Result<usize> {
+    fn send(connection: &Connection, run: &[Segment<'_>]) -> std::io::Result<usize> {
         let memory = run.iter().filter_map(|segment| match segment {
             Segment::Owned(bytes) => Some(Bytes::clone(bytes)),
             Segment::Borrowed(_) => None,
         });
-        self.connection.send_notified(memory, || {
+        connection.send(Mechanism::MsgZerocopy, Proof::Notified, memory, || {
             if let [segment] = run {
-                return sys::socket::send_zerocopy(self.connection.as_fd(), &[IoSlice::new(segment.as_slice())]);
+                return sys::socket::send_zerocopy(connection.as_fd(), &[IoSlice::new(segment.as_slice())]);
             }
             let slices: SmallVec<[IoSlice<'_>; 8]> = run.iter().map(|s| IoSlice::new(s.as_slice())).collect();
-            sys::socket::send_zerocopy(self.connection.as_fd(), &slices)
+            sys::socket::send_zerocopy(connection.as_fd(), &slices)
         })
     }
 }
@@ -88,11 +82,16 @@ fn steps_down(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EOPNOTSUPP | libc::EPERM))
 }
 
-impl ZeroCopySink for MsgZerocopySink {
+impl Transmit for MsgZerocopy {
+    fn mechanism(&self) -> Mechanism {
+        Mechanism::MsgZerocopy
+    }
+
     /// Sends the owned segments at the front by one zero-copy call; borrowed ones before them are copied by a call of
     /// their own. `ENOBUFS`: reads the error queue, tries once more, then copies this send.
     fn poll_send(
-        self: Pin<&mut Self>,
+        &mut self,
+        connection: &Connection,
         cx: &mut Context<'_>,
         queue: &mut SendQueue<'_>,
     ) -> Poll<Result<usize, SendError>> {
@@ -102,13 +101,13 @@ impl ZeroCopySink for MsgZerocopySink {
         let owned = |segment: &Segment<'_>| matches!(segment, Segment::Owned(_));
         let borrowed = queue.segments().iter().take_while(|segment| !owned(segment)).count();
         if borrowed > 0 {
-            return poll_copy(&self.connection, cx, queue, borrowed, Refusal::Borrowed);
+            return poll_copy(connection, cx, queue, borrowed, Refusal::Borrowed);
         }
         let mut reaped = false;
         loop {
-            let mark = self.connection.reactor().mark();
+            let mark = connection.reactor().mark();
             let run = queue.segments().iter().take(MOST_SLICES).take_while(|segment| owned(segment)).count();
-            let error = match self.send(&queue.segments()[..run]) {
+            let error = match Self::send(connection, &queue.segments()[..run]) {
                 Ok(bytes) => {
                     queue.advance(bytes);
                     return Poll::Ready(Ok(bytes));
@@ -116,45 +115,15 @@ impl ZeroCopySink for MsgZerocopySink {
                 Err(error) => error,
             };
             if !steps_down(&error) {
-                std::task::ready!(wait_or_fail(&self.connection, cx, mark, error, Mechanism::MsgZerocopy))?;
+                std::task::ready!(wait_or_fail(connection, cx, mark, error, Mechanism::MsgZerocopy))?;
             } else if reaped {
-                self.connection.count_no_buffers();
+                connection.count_no_buffers();
                 tracing::trace!(%error, "this send is copied");
-                return poll_copy(&self.connection, cx, queue, run, Refusal::NoBuffers);
+                return poll_copy(connection, cx, queue, run, Refusal::NoBuffers);
             } else {
-                self.connection.reactor().reap();
+                connection.reactor().reap();
                 reaped = true;
             }
         }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn position(&self) -> Position {
-        self.connection.position()
-    }
-
-    fn poll_released(self: Pin<&mut Self>, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
-        self.connection.poll_released(cx, upto)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Poll::Ready(
-            self.connection.shutdown().map_err(|error| SendError::new(Mechanism::MsgZerocopy, "shutdown", error)),
-        )
-    }
-
-    fn mechanism(&self) -> Mechanism {
-        Mechanism::MsgZerocopy
-    }
-
-    fn path(&self) -> Path {
-        self.connection.path()
-    }
-
-    fn stats(&self) -> SinkStats {
-        self.connection.stats()
     }
 }

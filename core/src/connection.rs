@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    Mechanism, Path, Reactor, Refusal, ReleaseError, SinkConfig, SinkStats,
-    custody::{Ledger, PendingSend},
+    Mechanism, Path, Proof, Reactor, Refusal, ReleaseError, SinkConfig, SinkStats, Trust,
+    custody::{Ledger, Until},
     policy::Family,
     sink::Position,
 };
@@ -27,6 +27,7 @@ pub struct Connection {
     reactor: Arc<dyn Reactor>,
     ledger: Arc<Ledger>,
     family: Family,
+    trust: Trust,
     max_pinned: u64,
     path: AtomicU8,
     path_is_fixed: bool,
@@ -35,7 +36,8 @@ pub struct Connection {
 
 #[derive(Debug, Default)]
 struct Counters {
-    zero_copy: AtomicU64,
+    /// Bytes accepted, by mechanism.
+    sent: [AtomicU64; Mechanism::ALL.len()],
     sends_zero_copy: AtomicU64,
     sends_copied: AtomicU64,
     would_block: AtomicU64,
@@ -58,6 +60,7 @@ impl Connection {
             reactor,
             ledger,
             family,
+            trust: config.trust,
             max_pinned: config.max_pinned_bytes,
             path: AtomicU8::new(config.path.unwrap_or_default() as u8),
             path_is_fixed: config.path.is_some(),
@@ -69,6 +72,18 @@ impl Connection {
     #[must_use]
     pub const fn family(&self) -> Family {
         self.family
+    }
+
+    /// The user's word about the peer.
+    #[must_use]
+    pub const fn trust(&self) -> Trust {
+        self.trust
+    }
+
+    /// Custody and stream offsets, for backends whose sends go on after the call.
+    #[must_use]
+    pub const fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// The socket and the events on it.
@@ -109,8 +124,9 @@ impl Connection {
         let result = self.reactor.write_vectored(slices, more);
         match &result {
             Ok(bytes) => {
-                self.ledger.copied(*bytes);
+                self.ledger.passed(*bytes);
                 add(&self.counters.sends_copied, 1);
+                add(&self.counters.sent[Mechanism::Copy.index()], *bytes as u64);
                 add(&self.counters.copied[reason.index()], *bytes as u64);
             }
             Err(error) => self.failed(error),
@@ -118,28 +134,47 @@ impl Connection {
         result
     }
 
-    /// Makes a send call whose release the kernel notifies by id: `memory` is in custody before `call` runs. One send per
-    /// connection may be under way at a time.
+    /// Makes a send call by `mechanism` whose memory is released by `proof`. One send per connection may be under way at a
+    /// time.
+    ///
+    /// What waits for a proof is in custody before `call` runs. [`Proof::Replaced`] and [`Proof::Immutable`] hold at once: the
+    /// caller has looked at the memory's facts, and nothing is kept.
     ///
     /// # Errors
     ///
-    /// What `call` answered; nothing is in custody then.
-    pub fn send_notified(
+    /// What `call` answered; nothing is in custody then. `PermissionDenied`, and no call, for a peer's proof that the user
+    /// did not permit.
+    pub fn send(
         &self,
+        mechanism: Mechanism,
+        proof: Proof,
         memory: impl IntoIterator<Item = Bytes>,
         call: impl FnOnce() -> io::Result<usize>,
     ) -> io::Result<usize> {
         if let Some(error) = self.reactor.failure() {
             return Err(error);
         }
-        let pending: PendingSend<'_> = self.ledger.open(memory);
+        let until = match proof {
+            Proof::Copied | Proof::Replaced | Proof::Immutable => None,
+            Proof::Notified => Some(Until::Notified),
+            Proof::Acked | Proof::Consumed if self.trust.permits(proof) => Some(Until::Reached),
+            Proof::Acked | Proof::Consumed => {
+                let why = format!("the user did not give his word for release by {proof}");
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
+        };
+        let pending = until.map(|until| self.ledger.open(until, memory));
         let result = call();
         match &result {
             Ok(bytes) => {
-                pending.accepted(*bytes);
-                add(&self.counters.sends_zero_copy, 1);
-                add(&self.counters.zero_copy, *bytes as u64);
-                self.reactor.watch();
+                match pending {
+                    Some(pending) => {
+                        pending.accepted(*bytes);
+                        self.reactor.watch();
+                    }
+                    None => self.ledger.passed(*bytes),
+                }
+                self.count_zero_copy(mechanism, *bytes);
             }
             Err(error) => {
                 drop(pending);
@@ -147,6 +182,45 @@ impl Connection {
             }
         }
         result
+    }
+
+    /// Queues a send that goes on after the call: `memory` is in custody, and `call` gets the number by which
+    /// [`Ledger::complete`] ends that. All bytes of `memory` are accepted if `call` succeeds; [`Ledger::flush`] says when they
+    /// are in the socket. No other send may begin before.
+    ///
+    /// # Errors
+    ///
+    /// What `call` answered; nothing is in custody then.
+    pub fn queue(
+        &self,
+        mechanism: Mechanism,
+        memory: impl IntoIterator<Item = Bytes>,
+        bytes: usize,
+        call: impl FnOnce(u64) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if let Some(error) = self.reactor.failure() {
+            return Err(error);
+        }
+        let pending = self.ledger.open(Until::Completed, memory);
+        match call(pending.number()) {
+            Ok(()) => {
+                // The completion may have come already; custody keeps the entry until now.
+                pending.queued(bytes);
+                self.count_zero_copy(mechanism, bytes);
+                self.reactor.watch();
+                Ok(())
+            }
+            Err(error) => {
+                drop(pending);
+                self.failed(&error);
+                Err(error)
+            }
+        }
+    }
+
+    fn count_zero_copy(&self, mechanism: Mechanism, bytes: usize) {
+        add(&self.counters.sends_zero_copy, 1);
+        add(&self.counters.sent[mechanism.index()], bytes as u64);
     }
 
     fn failed(&self, error: &io::Error) {
@@ -199,11 +273,14 @@ impl Connection {
         self.reactor.poll_writable(cx, mark)
     }
 
-    /// How far the stream has come. System calls flush as they accept.
+    /// How far the stream has come.
     #[must_use]
     pub fn position(&self) -> Position {
-        let accepted = self.ledger.accepted();
-        Position { accepted, flushed: accepted, released: self.ledger.released().min(accepted) }
+        // In this order, so that each is at most the next.
+        let released = self.ledger.released();
+        let flushed = self.ledger.flushed();
+        let accepted = self.ledger.accepted().max(flushed);
+        Position { accepted, flushed, released: released.min(flushed) }
     }
 
     /// Ready when everything below `upto` is released.
@@ -233,7 +310,6 @@ impl Connection {
     pub fn stats(&self) -> SinkStats {
         let counters = &self.counters;
         let mut stats = SinkStats {
-            bytes_zero_copy: counters.zero_copy.load(Relaxed),
             sends_zero_copy: counters.sends_zero_copy.load(Relaxed),
             sends_copied: counters.sends_copied.load(Relaxed),
             would_block: counters.would_block.load(Relaxed),
@@ -243,7 +319,11 @@ impl Connection {
         for (to, from) in stats.copied.iter_mut().zip(&counters.copied) {
             *to = from.load(Relaxed);
         }
-        stats.bytes_copied = stats.copied.iter().sum();
+        for (to, from) in stats.sent.iter_mut().zip(&counters.sent) {
+            *to = from.load(Relaxed);
+        }
+        stats.bytes_copied = stats.sent[Mechanism::Copy.index()];
+        stats.bytes_zero_copy = stats.sent.iter().sum::<u64>() - stats.bytes_copied;
         for (to, from) in stats.refused.iter_mut().zip(&counters.refused) {
             *to = from.load(Relaxed).checked_sub(1).map(|index| Refusal::ALL[usize::from(index)]);
         }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io, sync::Arc};
 
-use crate::Mechanism;
+use crate::{Mechanism, Refusal};
 
 /// A send failed. What was accepted before stays accepted: it is on the stream, in order.
 #[derive(Debug)]
@@ -86,6 +86,15 @@ impl AttachError {
     /// A refusal with its reason.
     pub fn refused(mechanism: Mechanism, reason: impl Into<Arc<str>>) -> Self {
         Self::Refused { mechanism, reason: reason.into() }
+    }
+
+    /// The reason as statistics and policy know it.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Refused { .. } => Refusal::NotAttached,
+            Self::Call { source, .. } => Refusal::from_error(source).unwrap_or(Refusal::NotAttached),
+        }
     }
 }
 

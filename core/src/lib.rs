@@ -30,6 +30,7 @@ pub mod ring;
 pub mod sink;
 pub mod stats;
 pub mod support;
+pub mod transmit;
 
 pub use backend::Backend;
 pub use config::SinkConfig;
@@ -49,3 +50,4 @@ pub use ring::{Grant, Ring};
 pub use sink::{Position, ZeroCopySink};
 pub use stats::SinkStats;
 pub use support::Support;
+pub use transmit::Transmit;

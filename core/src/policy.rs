@@ -1,6 +1,6 @@
 //! Which mechanism a send may use: a pure function, so that its tests are tables.
 
-use std::fmt;
+use std::{fmt, io};
 
 use crate::{Mechanism, Path, Proof, Reuse, Trust};
 
@@ -30,11 +30,30 @@ pub enum Refusal {
     NotFreshPages,
     /// This kind of socket does not know it.
     SocketFamily,
+    /// The host forbids it: `EPERM` or `EACCES` from a sysctl, a seccomp filter or missing privileges.
+    Forbidden,
+    /// This kernel does not do it, or not on this socket: `ENOSYS`, `EINVAL`, `EOPNOTSUPP`.
+    NotInKernel,
+    /// No file descriptors are left for what it needs: `EMFILE`, `ENFILE`.
+    NoDescriptors,
+    /// The send does not consist of whole replacement units.
+    PartialUnit,
 }
+
+const EPERM: i32 = 1;
+const ENOMEM: i32 = 12;
+const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const ENOSYS: i32 = 38;
+const ENOPROTOOPT: i32 = 92;
+const EOPNOTSUPP: i32 = 95;
+const ENOBUFS: i32 = 105;
 
 impl Refusal {
     /// Every reason, by index.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::NotChosen,
         Self::NotAttached,
         Self::Small,
@@ -46,6 +65,10 @@ impl Refusal {
         Self::PathNotOffHost,
         Self::NotFreshPages,
         Self::SocketFamily,
+        Self::Forbidden,
+        Self::NotInKernel,
+        Self::NoDescriptors,
+        Self::PartialUnit,
     ];
 
     /// The index into [`Refusal::ALL`].
@@ -69,7 +92,24 @@ impl Refusal {
             Self::PathNotOffHost => "path-not-off-host",
             Self::NotFreshPages => "not-fresh-pages",
             Self::SocketFamily => "socket-family",
+            Self::Forbidden => "forbidden",
+            Self::NotInKernel => "not-in-kernel",
+            Self::NoDescriptors => "no-descriptors",
+            Self::PartialUnit => "partial-unit",
         }
+    }
+
+    /// What an error of the kernel means for a mechanism; `None` if it says nothing about the mechanism.
+    #[must_use]
+    pub fn from_error(error: &io::Error) -> Option<Self> {
+        // Numbers of Linux, the only system where this is asked; the names are in `asm-generic/errno-base.h`.
+        Some(match error.raw_os_error()? {
+            EPERM | EACCES => Self::Forbidden,
+            ENOSYS | EINVAL | EOPNOTSUPP | ENOPROTOOPT => Self::NotInKernel,
+            EMFILE | ENFILE => Self::NoDescriptors,
+            ENOMEM | ENOBUFS => Self::NoBuffers,
+            _ => return None,
+        })
     }
 }
 
@@ -103,6 +143,16 @@ impl Refusal {
                 "the memory is not replaced page by page; use a ring with Reuse::FreshPages on mapped memory"
             }
             Self::SocketFamily => "this kind of socket does not know it",
+            Self::Forbidden => {
+                "the host forbids it; look at the sysctl, the seccomp filter of the container, and the privileges"
+            }
+            Self::NotInKernel => "this kernel does not do it, or not on this socket",
+            Self::NoDescriptors => {
+                "no file descriptors are left; raise RLIMIT_NOFILE or close some; it is tried again later"
+            }
+            Self::PartialUnit => {
+                "only whole replacement units can be given away; reserve whole units of the ring's memory"
+            }
         }
     }
 }
@@ -140,8 +190,8 @@ pub struct Situation {
     pub trust: Trust,
     /// The mechanism that the user insists on.
     pub forced: Option<Mechanism>,
-    /// Which mechanisms have a backend on this connection, by [`Mechanism::index`].
-    pub attached: [bool; Mechanism::ALL.len()],
+    /// Which mechanisms have no backend on this connection, and why, by [`Mechanism::index`].
+    pub absent: [Option<Refusal>; Mechanism::ALL.len()],
     /// Which mechanisms are off for a while, and why.
     pub demoted: [Option<Refusal>; Mechanism::ALL.len()],
     /// Whether the pinned-bytes budget has room for this send.
@@ -208,8 +258,8 @@ impl Policy {
             return Err(Refusal::NotChosen);
         }
         let proof = Self::proof(mechanism, situation)?;
-        if !situation.attached[mechanism.index()] {
-            return Err(Refusal::NotAttached);
+        if let Some(reason) = situation.absent[mechanism.index()] {
+            return Err(reason);
         }
         if let Some(reason) = situation.demoted[mechanism.index()] {
             return Err(reason);
@@ -264,7 +314,7 @@ mod tests {
         threshold: 16 << 10,
         trust: Trust { peer_acks: false, peer_copies: false },
         forced: None,
-        attached: [true; 5],
+        absent: [None; 5],
         demoted: [None; 5],
         pin_room: true,
     };
@@ -322,12 +372,12 @@ mod tests {
     fn every_ladder_ends_with_copy_and_every_other_mechanism_has_a_reason() {
         let mut demoted = [None; 5];
         demoted[Mechanism::MsgZerocopy.index()] = Some(Refusal::NoBuffers);
-        let mut only_zerocopy = [false; 5];
-        only_zerocopy[Mechanism::MsgZerocopy.index()] = true;
+        let mut only_zerocopy = [Some(Refusal::NotAttached); 5];
+        only_zerocopy[Mechanism::MsgZerocopy.index()] = None;
         let table = [
             (EVERYTHING, vec!["msg-zerocopy", "io-uring", "copy"]),
-            (Situation { attached: only_zerocopy, ..EVERYTHING }, vec!["msg-zerocopy", "copy"]),
-            (Situation { attached: only_zerocopy, demoted, ..EVERYTHING }, vec!["copy"]),
+            (Situation { absent: only_zerocopy, ..EVERYTHING }, vec!["msg-zerocopy", "copy"]),
+            (Situation { absent: only_zerocopy, demoted, ..EVERYTHING }, vec!["copy"]),
             (Situation { bytes: 4096, ..EVERYTHING }, vec!["copy"]),
             (Situation { pin_room: false, ..EVERYTHING }, vec!["copy"]),
             (Situation { forced: Some(Mechanism::Copy), ..EVERYTHING }, vec!["copy"]),

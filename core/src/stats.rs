@@ -12,6 +12,8 @@ pub struct SinkStats {
     pub bytes_zero_copy: u64,
     /// Bytes copied by the send call.
     pub bytes_copied: u64,
+    /// Bytes accepted by each mechanism, indexed by [`Mechanism::index`].
+    pub sent: [u64; Mechanism::ALL.len()],
     /// [`bytes_copied`](Self::bytes_copied) by reason, indexed by [`Refusal::index`]; read it with
     /// [`copied_by`](Self::copied_by).
     pub copied: [u64; Refusal::ALL.len()],
@@ -39,6 +41,13 @@ pub struct SinkStats {
     pub longest_pin: Duration,
     /// Bytes in quarantine: release was not proven in time, so they are not reused.
     pub quarantined_bytes: u64,
+    /// Bytes whose release can never be proven: the connection ended before the peer said that it has them. Rings
+    /// replaced the pages or put them into quarantine; other memory is kept for ever.
+    pub abandoned_bytes: u64,
+    /// Times the driver asked the kernel how far the peer is (`SIOCOUTQ`).
+    pub looks: u64,
+    /// Of these, how often because an event said so, and not a timer.
+    pub looks_by_event: u64,
     /// Why each mechanism was last refused, indexed by [`Mechanism::index`]. `None`: it is in use or was not asked.
     pub refused: [Option<Refusal>; Mechanism::ALL.len()],
 }
@@ -47,6 +56,12 @@ impl SinkStats {
     /// Bytes copied, with the reason, leaving out reasons that never applied.
     pub fn copied_by(&self) -> impl Iterator<Item = (Refusal, u64)> + '_ {
         Refusal::ALL.into_iter().zip(self.copied).filter(|(_, bytes)| *bytes > 0)
+    }
+
+    /// The mechanism that accepted the most bytes; copy if there were none.
+    #[must_use]
+    pub fn main_mechanism(&self) -> Mechanism {
+        Mechanism::ALL.into_iter().rev().max_by_key(|m| self.sent[m.index()]).unwrap_or(Mechanism::Copy)
     }
 
     /// Mechanisms that are refused, with the reason.

@@ -55,7 +55,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Report, Failure> {
     let stats = sink.stats();
     // ANCHOR_END: report
     Ok(Report {
-        mechanism: if stats.bytes_zero_copy > stats.bytes_copied { main_mechanism(arguments) } else { Mechanism::Copy },
+        mechanism: stats.main_mechanism(),
         path: sink.path(),
         bytes: end,
         seconds,
@@ -64,11 +64,6 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Report, Failure> {
         sha256: sent,
         sha256_match: sent == answer,
     })
-}
-
-/// The only mechanism besides copy that this version attaches.
-fn main_mechanism(arguments: &Arguments) -> Mechanism {
-    arguments.mechanism.unwrap_or(Mechanism::MsgZerocopy)
 }
 
 async fn connect(arguments: &Arguments) -> Result<AutoSink, Failure> {

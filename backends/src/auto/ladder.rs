@@ -78,7 +78,7 @@ impl Ladder {
                 threshold,
                 trust: config.trust,
                 forced: config.mechanism,
-                attached: [false; Mechanism::ALL.len()],
+                absent: [Some(Refusal::NotAttached); Mechanism::ALL.len()],
                 demoted: [None; Mechanism::ALL.len()],
                 pin_room: true,
             },
@@ -99,10 +99,11 @@ impl Ladder {
         match backend.attach(connection, config).await {
             Ok(sink) => {
                 self.rungs[mechanism.index()] = Some(Rung::new(sink));
-                self.situation.attached[mechanism.index()] = true;
+                self.situation.absent[mechanism.index()] = None;
             }
             Err(error) => {
                 tracing::debug!(%mechanism, %error, "mechanism not attached");
+                self.situation.absent[mechanism.index()] = Some(error.refusal());
                 if self.situation.forced == Some(mechanism) {
                     self.failed_attach = Some(error);
                 }
@@ -128,7 +129,7 @@ impl Ladder {
         self.situation.path = connection.path();
         if let Some(forced) = self.situation.forced
             && forced != Mechanism::Copy
-            && !self.situation.attached[forced.index()]
+            && self.situation.absent[forced.index()].is_some()
         {
             let error = self.failed_attach.take().unwrap_or_else(|| {
                 // Without a backend, advice about memory or trust would lead nowhere.
@@ -219,7 +220,7 @@ impl Ladder {
 
     /// Of several refusals, the one of the mechanism that would have been used.
     fn why_copied(&self, refused: &[Option<Refusal>; Mechanism::ALL.len()]) -> Refusal {
-        let attached = Mechanism::ALL.into_iter().filter(|m| self.situation.attached[m.index()]);
+        let attached = Mechanism::ALL.into_iter().filter(|m| self.situation.absent[m.index()].is_none());
         attached.filter_map(|m| refused[m.index()]).next().unwrap_or(Refusal::NotAttached)
     }
 

@@ -17,7 +17,7 @@ use tokio::net::{tcp, unix};
 use zerosink_core::{Reactor, custody::Ledger, policy::Family};
 
 use super::{Watch, reaper};
-use crate::sys;
+use crate::sys::{self, errqueue::Message};
 
 /// Whatever keeps the file descriptor open.
 #[derive(Debug)]
@@ -41,7 +41,8 @@ impl AsFd for Handle {
 #[derive(Debug)]
 struct Progress {
     released: u64,
-    unacknowledged: u64,
+    /// The stream offset below which the peer has everything.
+    reached: u64,
     since: Instant,
 }
 
@@ -80,7 +81,7 @@ impl WatchedSocket {
             ledger,
             events: AtomicU64::new(0),
             writer: AtomicWaker::new(),
-            progress: Mutex::new(Progress { released: 0, unacknowledged: 0, since: Instant::now() }),
+            progress: Mutex::new(Progress { released: 0, reached: 0, since: Instant::now() }),
             lingering: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
         }
@@ -108,9 +109,54 @@ impl WatchedSocket {
         if flags.contains(EventFlags::ERR) {
             self.reap();
         }
+        let hung_up = flags.contains(EventFlags::HUP);
+        // A TCP peer's progress raises time-stamps; an AF_UNIX reader's only makes room.
+        if hung_up || (self.family == Family::Unix && flags.contains(EventFlags::OUT)) {
+            self.look(true);
+        }
+        if hung_up
+            && self.family == Family::Tcp
+            && self.ledger.reaching() > 0
+            && sys::socket::is_over(self.handle.as_fd())
+        {
+            self.abandon("the connection was reset");
+        }
         // A bare ERR is a completion on a full socket: waking the writer for it would be the spin.
-        if flags.intersects(EventFlags::OUT | EventFlags::HUP) {
+        if flags.contains(EventFlags::OUT) || hung_up {
             self.wake_writer();
+        }
+    }
+
+    /// Asks how far the peer is, and releases what it has. Nothing to do unless memory waits for that.
+    fn look(&self, by_event: bool) {
+        if self.ledger.reaching() == 0 {
+            return;
+        }
+        if let Some(reached) = self.reached() {
+            self.ledger.count_look(by_event);
+            let bytes = self.ledger.reach(reached);
+            tracing::trace!(reached, bytes, by_event, "looked how far the peer is");
+        }
+    }
+
+    /// The stream offset below which the peer has everything, never too high; `None` if that cannot be known.
+    fn reached(&self) -> Option<u64> {
+        // Aborting a connection resets the kernel's counters: they are read before that or not at all.
+        let _progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.revoked.load(SeqCst) {
+            return None;
+        }
+        // In this order: what is sent between the two lines only makes the answer smaller.
+        let flushed = self.ledger.flushed();
+        let unreached = sys::socket::unreached(self.handle.as_fd()).ok()?;
+        Some(flushed.saturating_sub(unreached))
+    }
+
+    /// The peer will never say that it has the rest.
+    fn abandon(&self, why: &'static str) {
+        let bytes = self.ledger.abandon();
+        if bytes > 0 {
+            tracing::warn!(why, bytes, "release cannot be proven: memory is replaced or put into quarantine");
         }
     }
 
@@ -125,11 +171,12 @@ impl WatchedSocket {
         if self.revoked.load(SeqCst) {
             return;
         }
+        self.look(false);
         let released = self.ledger.released();
-        let unacknowledged = sys::socket::unacknowledged(self.handle.as_fd()).unwrap_or(0);
+        let reached = self.reached().unwrap_or(0);
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        if (progress.released, progress.unacknowledged) != (released, unacknowledged) {
-            *progress = Progress { released, unacknowledged, since: now };
+        if (progress.released, progress.reached) != (released, reached) {
+            *progress = Progress { released, reached, since: now };
             return;
         }
         // An idle connection makes no progress either: time counts from when the memory went into custody.
@@ -142,9 +189,18 @@ impl WatchedSocket {
 
     /// Aborts the connection with the fd still open, so that the kernel lets go and says so.
     fn revoke(&self) {
-        self.revoked.store(true, SeqCst);
-        let aborted = sys::socket::abort(self.handle.as_fd());
+        {
+            let _progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            self.revoked.store(true, SeqCst);
+        }
+        let aborted = match self.family {
+            // The peer may still read what is queued: its memory is replaced or quarantined, so it reads the right bytes.
+            Family::Unix => rustix::net::shutdown(self.handle.as_fd(), rustix::net::Shutdown::Both).map_err(Into::into),
+            _ => sys::socket::abort(self.handle.as_fd()),
+        };
         self.reap();
+        // Aborting proves nothing about spliced pages: what waits in a queueing discipline or device still leaves.
+        self.abandon("the connection was revoked");
         let left = if self.holds_custody() { self.ledger.quarantine() } else { 0 };
         tracing::warn!(
             no_progress_seconds = self.timeout.as_secs_f64(),
@@ -152,6 +208,15 @@ impl WatchedSocket {
             error = aborted.err().map(tracing::field::display),
             "connection revoked"
         );
+        self.wake_writer();
+    }
+
+    /// Everything accepted is in the socket now: what had to wait for that.
+    pub(crate) fn after_flush(&self) {
+        if self.lingering.load(SeqCst) && self.ledger.flushed() == self.ledger.accepted() {
+            // The peer reads end of file after it. An error means it is closed already.
+            drop(self.shutdown());
+        }
         self.wake_writer();
     }
 }
@@ -185,10 +250,17 @@ impl Reactor for WatchedSocket {
         if self.family != Family::Tcp {
             return;
         }
-        let drained = sys::errqueue::drain(self.handle.as_fd(), |n| {
-            let completion = self.ledger.complete(n.first, n.last, n.copied);
-            tracing::trace!(n.first, n.last, n.copied, completion.pinned, "released");
+        let mut acknowledged = false;
+        let drained = sys::errqueue::drain(self.handle.as_fd(), |message| match message {
+            Message::Notified(n) => {
+                let completion = self.ledger.notify(n.first, n.last, n.copied);
+                tracing::trace!(n.first, n.last, n.copied, completion.pinned, "released");
+            }
+            Message::Acknowledged => acknowledged = true,
         });
+        if acknowledged {
+            self.look(true);
+        }
         if let Err(error) = drained {
             tracing::warn!(%error, "error queue could not be read");
         }
@@ -224,9 +296,9 @@ impl Reactor for WatchedSocket {
 
     fn linger(&self) {
         self.reap();
-        // What is in the socket still goes out; the peer reads end of file after it. An error means it is closed already.
-        drop(self.shutdown());
         self.lingering.store(true, SeqCst);
+        // What was accepted still goes out, then the peer reads end of file.
+        self.after_flush();
         if self.is_done() {
             self.watch.forget(self);
         } else {

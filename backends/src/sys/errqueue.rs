@@ -1,4 +1,4 @@
-//! The error queue, where `MSG_ZEROCOPY` notifications arrive.
+//! The error queue, where `MSG_ZEROCOPY` notifications and acknowledgement time-stamps arrive.
 
 use std::{
     io, mem,
@@ -7,8 +7,20 @@ use std::{
 };
 
 /// From `include/uapi/linux/errqueue.h`; not in the libc crate.
+const SO_EE_ORIGIN_TIMESTAMPING: u8 = 4;
+const SCM_TSTAMP_ACK: u32 = 2;
 const SO_EE_ORIGIN_ZEROCOPY: u8 = 5;
 const SO_EE_CODE_ZEROCOPY_COPIED: u8 = 1;
+
+/// What stands in the error queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// A zero-copy notification.
+    Notified(Notification),
+    /// The peer acknowledged the last byte of some send. (Which one is not told: that an event may be lost makes it a
+    /// reason to look, not an answer.)
+    Acknowledged,
+}
 
 /// The kernel let go of the sends `first..=last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +35,9 @@ pub(crate) struct Notification {
 #[repr(align(8))]
 struct Control([u8; 256]);
 
-/// Reads what is in the error queue, without waiting, and calls `found` for each notification. Other messages (ICMP
-/// errors, time-stamps) are read and left out. Returns the number of messages.
-pub(crate) fn drain(fd: BorrowedFd<'_>, mut found: impl FnMut(Notification)) -> io::Result<usize> {
+/// Reads what is in the error queue, without waiting, and calls `found` for each message that is ours. Others (ICMP
+/// errors) are read and left out. Returns the number of messages.
+pub(crate) fn drain(fd: BorrowedFd<'_>, mut found: impl FnMut(Message)) -> io::Result<usize> {
     let mut count = 0;
     loop {
         let mut control = Control([0; 256]);
@@ -49,13 +61,13 @@ pub(crate) fn drain(fd: BorrowedFd<'_>, mut found: impl FnMut(Notification)) -> 
             return Ok(count);
         }
         count += 1;
-        if let Some(notification) = parse(&message) {
-            found(notification);
+        if let Some(message) = parse(&message) {
+            found(message);
         }
     }
 }
 
-fn parse(message: &libc::msghdr) -> Option<Notification> {
+fn parse(message: &libc::msghdr) -> Option<Message> {
     // SAFETY: `message` was filled by recvmsg and its control buffer is alive.
     let mut header = unsafe { libc::CMSG_FIRSTHDR(message) };
     // SAFETY: the CMSG_* functions return null or a header inside the control buffer.
@@ -70,11 +82,14 @@ fn parse(message: &libc::msghdr) -> Option<Notification> {
             // SAFETY: as above; the payload may be unaligned.
             let error: libc::sock_extended_err = unsafe { ptr::read_unaligned(data.cast()) };
             if error.ee_origin == SO_EE_ORIGIN_ZEROCOPY && error.ee_errno == 0 {
-                return Some(Notification {
+                return Some(Message::Notified(Notification {
                     first: error.ee_info,
                     last: error.ee_data,
                     copied: error.ee_code & SO_EE_CODE_ZEROCOPY_COPIED != 0,
-                });
+                }));
+            }
+            if error.ee_origin == SO_EE_ORIGIN_TIMESTAMPING && error.ee_info == SCM_TSTAMP_ACK {
+                return Some(Message::Acknowledged);
             }
         }
         // SAFETY: `message` and `header` are as at the top of the loop.

@@ -36,22 +36,46 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize
 
 /// `setsockopt(SO_ZEROCOPY)`. ENOPROTOOPT before Linux 4.14, ENOTSUPP on sockets that do not know it.
 pub(crate) fn set_zerocopy(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let one: libc::c_int = 1;
-    // SAFETY: the fd is open for the call, and pointer and length describe `one`.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ZEROCOPY,
-            (&raw const one).cast(),
-            size_of_val(&one) as libc::socklen_t,
-        )
-    };
+    set_option(fd, libc::SO_ZEROCOPY, 1)
+}
+
+/// `setsockopt(SO_TIMESTAMPING)`: from now on the error queue tells when the last byte of a send is acknowledged
+/// (`Documentation/networking/timestamping.rst`). `OPT_ID` keeps time-stamps of different sends apart, `OPT_TSONLY` keeps
+/// the kernel from sending the data back with them.
+#[expect(dead_code, reason = "the splice backend comes next")]
+pub(crate) fn request_acknowledgements(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = libc::SOF_TIMESTAMPING_TX_ACK
+        | libc::SOF_TIMESTAMPING_SOFTWARE
+        | libc::SOF_TIMESTAMPING_OPT_ID
+        | libc::SOF_TIMESTAMPING_OPT_TSONLY;
+    set_option(fd, libc::SO_TIMESTAMPING, flags as libc::c_int)
+}
+
+fn set_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the fd is open for the call, and pointer and length describe `value`.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// `SIOCOUTQ`: TCP bytes that are written and not yet acknowledged.
-pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u64> {
+/// True if a TCP connection is over (`TCP_CLOSE`): reset, aborted, or closed and acknowledged on both sides. Unlike
+/// `SO_ERROR`, asking clears nothing.
+pub(crate) fn is_over(fd: BorrowedFd<'_>) -> bool {
+    const TCP_CLOSE: u8 = 7;
+    let mut state = 0u8;
+    let mut length: libc::socklen_t = 1;
+    // The state is the first byte of struct tcp_info; the kernel writes no more than is asked for.
+    // SAFETY: the fd is open for the call, and pointer and length describe `state`.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &raw mut length)
+    };
+    result == 0 && state == TCP_CLOSE
+}
+
+/// `SIOCOUTQ`. TCP: bytes that are written and not yet acknowledged. `AF_UNIX`: memory of the buffers that the reader has
+/// not taken whole, which is never less than their bytes.
+pub(crate) fn unreached(fd: BorrowedFd<'_>) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the fd is open for the call; TIOCOUTQ (the same number as SIOCOUTQ) writes one int.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
     time::Instant,
@@ -11,8 +11,8 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Custody, Released};
-use crate::{ReleaseError, SinkStats};
+use super::{Custody, Released, Until};
+use crate::{ReleaseError, SinkStats, region};
 
 /// Custody that a connection and its driver share, and the counters beside it.
 ///
@@ -20,22 +20,23 @@ use crate::{ReleaseError, SinkStats};
 #[derive(Debug, Default)]
 pub struct Ledger {
     state: Mutex<State>,
+    /// Bytes accepted so far. Written by the sender alone: sends take turns.
+    accepted: AtomicU64,
+    /// Bytes of these that are in the socket.
+    flushed: AtomicU64,
     quarantined: AtomicBool,
     notified: AtomicU64,
     notified_copied: AtomicU64,
+    looks: AtomicU64,
+    looks_by_event: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     custody: Custody,
     waiter: Option<(u64, Waker)>,
-}
-
-impl State {
-    fn take_waiter(&mut self, force: bool) -> Option<Waker> {
-        let released = self.custody.released();
-        self.waiter.take_if(|(upto, _)| force || *upto <= released).map(|(_, waker)| waker)
-    }
+    /// Bytes whose release was given up, and the offset of the first of them.
+    abandoned: Option<(u64, u64)>,
 }
 
 /// What a notification did.
@@ -47,6 +48,9 @@ pub struct Completion {
     pub pinned: u64,
 }
 
+/// Memory whose release can never be proven and that no ring takes back: kept for ever, so that no allocator has it.
+static ABANDONED: Mutex<Vec<Bytes>> = Mutex::new(Vec::new());
+
 impl Ledger {
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic under this lock can only be a failed allocation; the state is consistent at every such point.
@@ -57,30 +61,63 @@ impl Ledger {
     /// the guard says that the call accepted nothing.
     ///
     /// One send call per connection may be under way at a time.
-    pub fn open(&self, memory: impl IntoIterator<Item = Bytes>) -> PendingSend<'_> {
+    pub fn open(&self, until: Until, memory: impl IntoIterator<Item = Bytes>) -> PendingSend<'_> {
         let now = Instant::now();
-        let id = self.lock().custody.open(memory, now);
-        PendingSend { ledger: self, id, settled: false }
+        let start = self.accepted();
+        let number = self.lock().custody.open(until, start, memory, now);
+        PendingSend { ledger: self, number, settled: false }
     }
 
-    /// `bytes` were copied: they move the stream on and are released already.
-    pub fn copied(&self, bytes: usize) {
-        self.lock().custody.copied(bytes);
+    /// `bytes` went into the socket and are in nobody's custody: they were copied, or their memory needs none.
+    pub fn passed(&self, bytes: usize) {
+        self.accept(bytes as u64);
+        self.flush(bytes as u64);
     }
 
-    /// The kernel let go of the sends `first..=last`; `copied` if it copied them on delivery after all.
-    pub fn complete(&self, first: u32, last: u32, copied: bool) -> Completion {
+    /// A plain load and store: there is one sender at a time.
+    fn accept(&self, bytes: u64) {
+        self.accepted.store(self.accepted.load(Relaxed) + bytes, SeqCst);
+    }
+
+    /// `bytes` more of what was accepted are in the socket.
+    pub fn flush(&self, bytes: u64) {
+        self.flushed.store(self.flushed.load(Relaxed) + bytes, SeqCst);
+    }
+
+    /// The kernel let go of the sends with the ids `first..=last`; `copied` if it copied them on delivery after all.
+    pub fn notify(&self, first: u32, last: u32, copied: bool) -> Completion {
         let now = Instant::now();
+        let completion = self.release(|custody, out| custody.notify(first, last, now, out));
+        self.count_notified(completion.sends, copied);
+        completion
+    }
+
+    /// The memory of the send `number` is released, says whoever made it; `copied` as in [`notify`](Self::notify).
+    pub fn complete(&self, number: u64, copied: bool) -> Completion {
+        let now = Instant::now();
+        let completion = self.release(|custody, out| u32::from(custody.complete(number, now, out)));
+        self.count_notified(completion.sends, copied);
+        completion
+    }
+
+    /// The peer has everything below the stream offset `upto`. Returns how many bytes that released.
+    pub fn reach(&self, upto: u64) -> u64 {
+        let now = Instant::now();
+        let mut bytes = 0;
+        self.release(|custody, out| {
+            bytes = custody.reach(upto, now, out);
+            0
+        });
+        bytes
+    }
+
+    fn release(&self, change: impl FnOnce(&mut Custody, &mut Released) -> u32) -> Completion {
         let mut released = Released::new();
         let mut state = self.lock();
-        let sends = state.custody.complete(first, last, now, &mut released);
+        let sends = change(&mut state.custody, &mut released);
         let pinned = state.custody.pinned();
-        let waiter = state.take_waiter(false);
+        let waiter = self.take_waiter(&mut state, false);
         drop(state);
-        self.notified.fetch_add(u64::from(sends), Relaxed);
-        if copied {
-            self.notified_copied.fetch_add(u64::from(sends), Relaxed);
-        }
         if pinned == 0 {
             self.quarantined.store(false, Relaxed);
         }
@@ -91,13 +128,31 @@ impl Ledger {
         Completion { sends, pinned }
     }
 
+    fn take_waiter(&self, state: &mut State, force: bool) -> Option<Waker> {
+        let released = state.custody.released().unwrap_or_else(|| self.accepted());
+        state.waiter.take_if(|(upto, _)| force || *upto <= released).map(|(_, waker)| waker)
+    }
+
+    fn count_notified(&self, sends: u32, copied: bool) {
+        self.notified.fetch_add(u64::from(sends), Relaxed);
+        if copied {
+            self.notified_copied.fetch_add(u64::from(sends), Relaxed);
+        }
+    }
+
+    /// The driver asked how far the peer is; because of an event, or else of its timer.
+    pub fn count_look(&self, by_event: bool) {
+        self.looks.fetch_add(1, Relaxed);
+        self.looks_by_event.fetch_add(u64::from(by_event), Relaxed);
+    }
+
     /// The deadline has passed without proof: what is in custody stays there until the kernel proves its release, and
     /// whoever waits for it is told. Returns how many bytes that is.
     pub fn quarantine(&self) -> u64 {
         self.quarantined.store(true, Relaxed);
         let mut state = self.lock();
         let pinned = state.custody.pinned();
-        let waiter = state.take_waiter(true);
+        let waiter = self.take_waiter(&mut state, true);
         drop(state);
         if let Some(waiter) = waiter {
             waiter.wake();
@@ -105,14 +160,43 @@ impl Ledger {
         pinned
     }
 
-    /// Bytes accepted so far.
+    /// The connection is gone, so the peer will never say that it has the rest, and nothing else proves that the kernel lets
+    /// go: memory of a ring goes back to be replaced or quarantined, other memory is kept for ever. Never reused as it is.
+    ///
+    /// Returns how many bytes that is.
+    pub fn abandon(&self) -> u64 {
+        let mut memory = Released::new();
+        let mut state = self.lock();
+        let Some((bytes, first)) = state.custody.abandon(&mut memory) else { return 0 };
+        let (before, first) = state.abandoned.unwrap_or((0, first));
+        state.abandoned = Some((before + bytes, first));
+        let waiter = self.take_waiter(&mut state, true);
+        drop(state);
+        for piece in memory {
+            if !region::distrust(&piece) {
+                ABANDONED.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+            }
+        }
+        if let Some(waiter) = waiter {
+            waiter.wake();
+        }
+        bytes
+    }
+
+    /// Bytes accepted so far: the end of the stream.
     pub fn accepted(&self) -> u64 {
-        self.lock().custody.accepted()
+        self.accepted.load(SeqCst)
+    }
+
+    /// Bytes accepted that are in the socket.
+    pub fn flushed(&self) -> u64 {
+        self.flushed.load(SeqCst)
     }
 
     /// Everything below this stream offset is released.
     pub fn released(&self) -> u64 {
-        self.lock().custody.released()
+        let state = self.lock();
+        state.custody.released().unwrap_or_else(|| self.accepted())
     }
 
     /// When the oldest send in custody was made.
@@ -125,6 +209,11 @@ impl Ledger {
         self.lock().custody.pinned()
     }
 
+    /// Bytes in custody that wait for the peer to have them.
+    pub fn reaching(&self) -> u64 {
+        self.lock().custody.reaching()
+    }
+
     /// True if nothing is in custody.
     pub fn is_empty(&self) -> bool {
         self.lock().custody.is_empty()
@@ -134,10 +223,15 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// If what is waited for is in quarantine.
+    /// If the release of something can no longer be proven.
     pub fn poll_released(&self, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
         let mut state = self.lock();
-        if state.custody.released() >= upto {
+        if let Some((bytes, first)) = state.abandoned
+            && first < upto
+        {
+            return Poll::Ready(Err(ReleaseError::new(bytes)));
+        }
+        if state.custody.released().unwrap_or_else(|| self.accepted()) >= upto {
             return Poll::Ready(Ok(()));
         }
         if self.quarantined.load(Relaxed) {
@@ -158,6 +252,8 @@ impl Ledger {
     /// Adds what custody knows to `stats`.
     pub fn describe(&self, stats: &mut SinkStats) {
         (stats.notified, stats.notified_copied) = self.notified();
+        stats.looks = self.looks.load(Relaxed);
+        stats.looks_by_event = self.looks_by_event.load(Relaxed);
         let state = self.lock();
         let custody = &state.custody;
         stats.strays = custody.strays();
@@ -166,6 +262,7 @@ impl Ledger {
         stats.oldest_pin = custody.oldest().map(|since| since.elapsed());
         stats.longest_pin = custody.longest().max(stats.oldest_pin.unwrap_or_default());
         stats.quarantined_bytes = if self.quarantined.load(Relaxed) { custody.pinned() } else { 0 };
+        stats.abandoned_bytes = state.abandoned.map_or(0, |(bytes, _)| bytes);
     }
 }
 
@@ -174,13 +271,25 @@ impl Ledger {
 #[derive(Debug)]
 pub struct PendingSend<'a> {
     ledger: &'a Ledger,
-    id: u32,
+    number: u64,
     settled: bool,
 }
 
 impl PendingSend<'_> {
-    /// The call accepted `bytes` bytes.
+    /// The number of the send, by which [`Ledger::complete`] knows it.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The call put `bytes` bytes into the socket.
     pub fn accepted(mut self, bytes: usize) {
+        self.ledger.flush(bytes as u64);
+        self.settle(bytes);
+    }
+
+    /// The call took `bytes` bytes, and will put them into the socket: [`Ledger::flush`] says when.
+    pub fn queued(mut self, bytes: usize) {
         self.settle(bytes);
     }
 
@@ -188,8 +297,10 @@ impl PendingSend<'_> {
         self.settled = true;
         let mut released = Released::new();
         let mut state = self.ledger.lock();
-        state.custody.settle(self.id, bytes, &mut released);
-        let waiter = state.take_waiter(false);
+        // With the lock held, so that the watermark never falls behind what was accepted.
+        self.ledger.accept(bytes as u64);
+        state.custody.settle(self.number, bytes, &mut released);
+        let waiter = self.ledger.take_waiter(&mut state, false);
         drop(state);
         drop(released);
         if let Some(waiter) = waiter {
