@@ -38,9 +38,3 @@ pub fn facts_of(slice: &[u8]) -> Option<MemoryFacts> {
     }
     rings::with(slice, |ring| ring.facts())
 }
-
-/// Placeholder.
-#[must_use]
-pub fn distrust(_slice: &[u8]) -> bool {
-    false
-}
