@@ -1,6 +1,8 @@
 //! Memory that a [`Ring`](crate::ring::Ring) may live on, and what is known about it.
 #![expect(unsafe_code, reason = "a stable block of bytes is a promise that the compiler cannot check")]
 
+#[cfg(unix)]
+use std::os::fd::BorrowedFd;
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
     error::Error,
@@ -86,6 +88,8 @@ pub enum Backing {
     Memfd,
     /// A mapped file.
     File,
+    /// Bytes that live as long as the process and never change.
+    Static,
 }
 
 impl fmt::Display for Backing {
@@ -96,11 +100,12 @@ impl fmt::Display for Backing {
             Self::HugePages => "huge-pages",
             Self::Memfd => "memfd",
             Self::File => "file",
+            Self::Static => "static",
         })
     }
 }
 
-/// What is known about a block of memory. Found by address with [`facts_of`](crate::region::facts_of).
+/// What is known about a block of memory. Found by address with [`locate`](crate::region::locate).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct MemoryFacts {
@@ -149,6 +154,7 @@ impl MemoryFacts {
 ///   so until the value is dropped;
 /// * the block is exclusive: nothing outside the value reads, writes, replaces or unmaps it. No clone of the value,
 ///   no second mapping and no truncated file behind it does either;
+/// * a descriptor that `file` answers is what is mapped there: from its offset on it holds the block's bytes, at every moment;
 /// * [`recycle`](Self::recycle) touches nothing outside its range, and after `Ok` the range reads as zeroes while whoever
 ///   still refers to the *old pages* (a socket's queue) keeps reading the old bytes;
 /// * if `facts().reuse` is not [`Reuse::InPlace`], dropping the value does not hand its pages to an allocator that
@@ -171,7 +177,8 @@ pub unsafe trait Memory: Send + Sync + fmt::Debug {
     /// Replaces the pages of `range` (byte offsets, whole units) by fresh ones.
     ///
     /// A [`Reuse::FreshPages`] ring calls it when the last clone of a lease is dropped, before the range can be
-    /// handed out again, never for bytes that a grant or a lease can still reach.
+    /// handed out again, never for bytes that a grant or a lease can still reach. A [`Reuse::InPlace`] ring calls it for
+    /// leases that somebody [distrusts](crate::region::distrust).
     ///
     /// # Errors
     ///
@@ -182,6 +189,12 @@ pub unsafe trait Memory: Send + Sync + fmt::Debug {
             io::ErrorKind::Unsupported,
             format!("{} memory cannot replace the pages of {range:?}", self.facts().backing),
         ))
+    }
+
+    /// The file behind the memory, and where in it the first byte is; the others follow. `None`, the default, if there is none.
+    #[cfg(unix)]
+    fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        None
     }
 }
 
@@ -203,6 +216,11 @@ unsafe impl<M: Memory + ?Sized> Memory for Box<M> {
 
     fn recycle(&self, range: Range<usize>) -> io::Result<()> {
         (**self).recycle(range)
+    }
+
+    #[cfg(unix)]
+    fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        (**self).file()
     }
 }
 

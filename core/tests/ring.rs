@@ -1,16 +1,16 @@
 //! Properties of rings, grants and leases.
 
+#[path = "support/pages.rs"]
+mod pages;
 mod support;
 
 use std::{
     future::Future,
     io,
-    ops::Range,
     pin::pin,
-    ptr::NonNull,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
     thread,
@@ -19,11 +19,12 @@ use std::{
 
 use bytes::{BufMut, Bytes};
 use zerosink_core::{
-    memory::{Backing, HeapMemory, Memory, MemoryFacts, Reuse},
+    memory::{Backing, HeapMemory, Reuse},
     region::owner_of,
     ring::{Reserve, Ring, RingError},
 };
 
+use pages::Pages;
 use support::{GRANULE, lease, ring};
 
 #[derive(Default)]
@@ -37,60 +38,6 @@ impl Wake for Wakes {
 
 fn poll(future: &mut Reserve) -> Poll<Result<zerosink_core::ring::Grant, RingError>> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// Pages of a pretended mapping; replacing them zeroes them, and can be made to fail.
-#[derive(Debug)]
-struct Pages {
-    heap: HeapMemory,
-    log: Arc<Log>,
-}
-
-#[derive(Debug, Default)]
-struct Log {
-    recycled: Mutex<Vec<Range<usize>>>,
-    /// What the pages held just before they were replaced.
-    seen: Mutex<Vec<u8>>,
-    fail: AtomicBool,
-}
-
-impl Pages {
-    const UNIT: usize = 4096;
-
-    fn new(units: usize) -> (Self, Arc<Log>) {
-        let log = Arc::new(Log::default());
-        (Self { heap: HeapMemory::new(units * Self::UNIT).unwrap(), log: log.clone() }, log)
-    }
-}
-
-#[expect(unsafe_code, reason = "a fake Memory")]
-// SAFETY: the heap memory keeps every promise but the one about old pages, which nobody else refers to here.
-unsafe impl Memory for Pages {
-    fn as_ptr(&self) -> NonNull<u8> {
-        self.heap.as_ptr()
-    }
-
-    fn len(&self) -> usize {
-        self.heap.len()
-    }
-
-    fn facts(&self) -> MemoryFacts {
-        MemoryFacts::new(Backing::Anonymous, Reuse::FreshPages).with_unit(Self::UNIT)
-    }
-
-    fn recycle(&self, range: Range<usize>) -> io::Result<()> {
-        if self.log.fail.load(Ordering::SeqCst) {
-            return Err(io::Error::other("no"));
-        }
-        // SAFETY: the range lies within the memory.
-        let start = unsafe { self.heap.as_ptr().add(range.start) };
-        // SAFETY: a ring recycles only ranges that nobody can reach.
-        let pages = unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), range.len()) };
-        self.log.seen.lock().unwrap().push(pages[0]);
-        pages.fill(0);
-        self.log.recycled.lock().unwrap().push(range);
-        Ok(())
-    }
 }
 
 #[test]
@@ -469,4 +416,42 @@ async fn a_grant_is_a_target_of_tokios_read_buf() {
     let mut source = &b"hello, world"[..];
     assert_eq!(source.read_buf(&mut grant).await.unwrap(), 8);
     assert_eq!(grant.commit(), "hello, w");
+}
+
+#[test]
+fn a_granule_is_as_large_as_asked() {
+    let ring = Ring::builder().capacity(10_000).granule(4096).build().unwrap();
+    assert_eq!(ring.capacity(), 3 * 4096);
+    let leases: Vec<Bytes> = (0..3).map(|n| lease(&ring, 1, n)).collect();
+    assert_eq!((ring.stats().leased, leases[1].as_ptr().addr() - leases[0].as_ptr().addr()), (3 * 4096, 4096));
+    for granule in [0, 128, 300] {
+        let error = Ring::builder().capacity(1).granule(granule).build().unwrap_err();
+        assert_eq!(error, RingError::BadGranule { granule });
+        assert!(error.to_string().contains("power of two"));
+    }
+    let (pages, _log) = Pages::new(4);
+    let ring = Ring::builder().granule(256).build_on(pages).unwrap();
+    let _one = lease(&ring, 1, 1);
+    assert_eq!(ring.stats().leased, Pages::UNIT, "no two leases share a unit");
+}
+
+#[test]
+fn a_granule_as_large_as_the_ring_makes_one_lease_of_it() {
+    for granule in [1 << 13, 1 << 63] {
+        let ring = Ring::builder().granule(granule).build_on(HeapMemory::new(5001).unwrap()).unwrap();
+        assert_eq!((ring.capacity(), ring.stats().free), (5001, 5001), "not rounded");
+        assert!(matches!(ring.try_reserve(5002), Err(RingError::TooLong { longest: 5001, .. })));
+        for _ in 0..2 {
+            let whole = lease(&ring, 5001, 1);
+            assert_eq!((whole.len(), ring.stats().leased, ring.stats().free), (5001, 5001, 0));
+            assert_eq!(owner_of(&whole[5000..]).unwrap(), [1][..]);
+            assert!(matches!(ring.try_reserve(1), Err(RingError::Full { free: 0, .. })));
+            drop(whole);
+            drop(lease(&ring, 1, 1));
+        }
+    }
+    let heap = Ring::builder().capacity(1000).granule(1024).build().unwrap();
+    assert_eq!((heap.capacity(), heap.stats().free), (1000, 1000));
+    let error = Ring::builder().capacity(5000).granule(8192).build_on(HeapMemory::new(4999).unwrap()).unwrap_err();
+    assert_eq!(error, RingError::MemoryTooSmall { capacity: 5000, len: 4999 });
 }

@@ -7,7 +7,7 @@
 mod sync {
     pub(super) use loom::{
         cell::UnsafeCell,
-        sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering},
     };
 }
 

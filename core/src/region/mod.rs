@@ -1,16 +1,19 @@
 //! Whose memory is it? Custody and facts, looked up by address.
 //!
 //! Protocol stacks hand down slices. [`owner_of`] finds a [`Bytes`] that keeps a slice's memory alive and unwritten: a
-//! clone of the ring's lease, or of a range that somebody [`register`]ed. Both lookups are process-wide.
+//! clone of the ring's lease, or of a range that somebody [`register`]ed. [`locate`] tells what the memory is. All lookups are
+//! process-wide.
 
 mod ranges;
 pub(crate) mod rings;
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
-pub use ranges::{Registration, register};
+pub use ranges::{CannotReplace, Registration, register, register_static, register_with};
 
-use crate::memory::MemoryFacts;
+use crate::{memory::MemoryFacts, ring::Shared};
 
 /// A handle to exactly `slice`'s bytes that keeps them in custody as long as it lives.
 ///
@@ -28,13 +31,92 @@ pub fn owner_of(slice: &[u8]) -> Option<Bytes> {
     }
 }
 
-/// What is known about `slice`'s memory. `None` means heap of unknown origin, to be treated as
-/// [`Reuse::InPlace`](crate::memory::Reuse::InPlace).
-#[must_use]
+/// What and where a slice's memory is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Location<'a> {
+    /// What the memory is, and what its owner does with it.
+    pub facts: MemoryFacts,
+    /// The addresses of all of it: of everything that the ring can grant, or of the range that was registered.
+    pub block: Range<usize>,
+    /// The file that is mapped there, and where in it the slice's first byte is. The others follow.
+    #[cfg(unix)]
+    pub file: File<'a>,
+    #[cfg(not(unix))]
+    file: File<'a>,
+}
+
+#[cfg(unix)]
+type File<'a> = Option<(std::os::fd::BorrowedFd<'a>, u64)>;
+#[cfg(not(unix))]
+type File<'a> = std::marker::PhantomData<&'a ()>;
+
+#[cfg(unix)]
+fn file(ring: &Shared, offset: usize) -> File<'_> {
+    ring.memory().file().map(|(file, start)| (file, start + offset as u64))
+}
+#[cfg(not(unix))]
+fn file(_: &Shared, _: usize) -> File<'_> {
+    File::default()
+}
+
+/// Tells `f` what and where `slice`'s memory is.
+///
+/// The answer holds for grants, for leases, for slices across several of them in one ring, and for ranges that were registered
+/// [with facts](register_with). `None`, and `f` is not called, for empty slices and for memory that nobody knows: to be
+/// treated as heap that is reused [in place](crate::memory::Reuse::InPlace). For rings it takes no lock.
 #[inline]
-pub fn facts_of(slice: &[u8]) -> Option<MemoryFacts> {
+pub fn locate<R>(slice: &[u8], f: impl FnOnce(&Location<'_>) -> R) -> Option<R> {
     if slice.is_empty() {
         return None;
     }
-    rings::with(slice, |ring| ring.facts())
+    let mut f = Some(f);
+    let ring = rings::with(slice, |ring| {
+        let block = ring.addresses();
+        let offset = slice.as_ptr().addr() - block.start;
+        if slice.len() > block.len() - offset {
+            return None;
+        }
+        let location = Location { facts: ring.facts(), block, file: file(ring, offset) };
+        f.take().map(|f| f(&location))
+    });
+    match ring {
+        Some(answer) => answer,
+        None => {
+            let (facts, block) = ranges::facts_of(slice)?;
+            let location = Location { facts, block, file: File::default() };
+            f.take().map(|f| f(&location))
+        }
+    }
+}
+
+/// The facts alone, as [`locate`] has them.
+#[must_use]
+#[inline]
+pub fn facts_of(slice: &[u8]) -> Option<MemoryFacts> {
+    locate(slice, |location| location.facts)
+}
+
+/// Says that `slice`, a part of leases, may be read even after their last handles are gone, because a release could not be
+/// proven. True if a ring took note.
+///
+/// When the last handle of such a lease is dropped, its pages are replaced ([`Memory::recycle`](crate::memory::Memory::recycle)),
+/// also in a ring that is otherwise reused in place. Where that cannot be, because the lease is not whole replacement units, or the
+/// memory cannot, or somebody relies on the pages ([`keep_pages`]), the lease goes into quarantine: its bytes are never written
+/// again, and memory that would return to an allocator is never freed.
+///
+/// False if `slice` is empty or a part of it is no lease, such as memory that no ring owns: then the caller must keep the memory alive for ever.
+#[must_use = "if no ring took note, the memory must be kept alive for ever"]
+pub fn distrust(slice: &[u8]) -> bool {
+    !slice.is_empty() && rings::with(slice, |ring| ring.distrust(slice)).unwrap_or(false)
+}
+
+/// Asks the ring that owns `slice` to keep its pages as they are from now on, for as long as the ring lives. True if it does.
+///
+/// A kernel that has pinned pages for good, such as io_uring for registered buffers, goes on sending the old ones after a
+/// replacement. Ask before registering a ring's [`block`](Location::block). False for rings with fresh pages, and for
+/// memory that no ring owns.
+#[must_use = "a ring that says no replaces its pages"]
+pub fn keep_pages(slice: &[u8]) -> bool {
+    !slice.is_empty() && rings::with(slice, |ring| ring.keep_pages()).unwrap_or(false)
 }

@@ -11,6 +11,7 @@ use crate::memory::{HeapMemory, Memory, Reuse};
 #[must_use = "a builder does nothing until build is called"]
 pub struct RingBuilder {
     capacity: Option<usize>,
+    granule: Option<usize>,
     reuse: Option<Reuse>,
     scrub: bool,
     poison: Option<u8>,
@@ -18,13 +19,21 @@ pub struct RingBuilder {
 }
 
 impl RingBuilder {
-    /// Bytes of a granule: a lease occupies a whole number of granules. In [`Reuse::FreshPages`] rings it is the memory's
-    /// replacement unit instead.
+    /// Bytes of a granule unless [`granule`](Self::granule) says otherwise: a lease occupies a whole number of granules. In
+    /// [`Reuse::FreshPages`] rings it is the memory's replacement unit instead.
     pub const GRANULE: usize = 256;
 
     /// Sets the size in bytes. It is rounded up to whole granules on heap. On memory that was given, the default is all of it.
     pub const fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = Some(bytes);
+        self
+    }
+
+    /// Sets the bytes of a granule: a power of two, [`GRANULE`](Self::GRANULE) or more. A ring keeps four bytes of index for each, which matters
+    /// for few leases over huge memory. A granule as large as the ring makes a ring of a single lease, and the capacity is not rounded
+    /// then. In [`Reuse::FreshPages`] rings a granule is never less than the memory's replacement unit.
+    pub const fn granule(mut self, bytes: usize) -> Self {
+        self.granule = Some(bytes);
         self
     }
 
@@ -86,43 +95,53 @@ impl RingBuilder {
         if self.capacity == Some(0) {
             return Err(RingError::ZeroCapacity);
         }
+        let granule = self.granule.unwrap_or(Self::GRANULE);
+        if !granule.is_power_of_two() || granule < Self::GRANULE {
+            return Err(RingError::BadGranule { granule });
+        }
         let memory = match self.memory {
             Some(memory) => memory,
-            None => Box::new(Self::heap(self.capacity, self.reuse)?),
+            None => Box::new(Self::heap(self.capacity, self.reuse, self.granule)?),
         };
         let facts = memory.facts();
         let reuse = self.reuse.unwrap_or(facts.reuse);
         if !facts.reuse.can_keep(reuse) {
             return Err(RingError::CannotKeep { asked: reuse, can: facts.reuse, backing: facts.backing });
         }
-        let unit = if reuse == Reuse::FreshPages { facts.unit } else { Self::GRANULE };
-        if !unit.is_power_of_two() || unit < Self::GRANULE {
-            return Err(RingError::BadUnit { unit, offset: 0 });
-        }
-        let offset = memory.as_ptr().addr().get() % unit;
-        if offset != 0 && reuse == Reuse::FreshPages {
-            return Err(RingError::BadUnit { unit, offset });
-        }
-        let shift = unit.ilog2();
-        let len = memory.len() >> shift << shift;
-        let wanted = self.capacity.unwrap_or(len);
-        let capacity = Self::round_up(wanted, unit)?;
+        let unit = facts.unit;
+        let offset = memory.as_ptr().addr().get() % unit.max(1);
+        let granule = match reuse {
+            Reuse::FreshPages if !unit.is_power_of_two() || unit < Self::GRANULE => {
+                return Err(RingError::BadUnit { unit, offset: 0 });
+            }
+            Reuse::FreshPages if offset != 0 => return Err(RingError::BadUnit { unit, offset }),
+            Reuse::FreshPages => granule.max(unit),
+            _ => granule,
+        };
+        let shift = granule.ilog2();
+        let (capacity, len) = match (self.granule, self.capacity.unwrap_or(memory.len())) {
+            (Some(asked), whole) if asked >= whole && reuse != Reuse::FreshPages => (whole, memory.len()),
+            _ => {
+                let len = memory.len() >> shift << shift;
+                (Self::round_up(self.capacity.unwrap_or(len), granule)?, len)
+            }
+        };
         if capacity == 0 {
             return Err(RingError::ZeroCapacity);
         }
         if capacity > len {
-            return Err(RingError::MemoryTooSmall { capacity: wanted, len });
+            return Err(RingError::MemoryTooSmall { capacity: self.capacity.unwrap_or(capacity), len });
         }
-        let max = (u32::MAX as usize - 1).saturating_mul(unit);
+        let max = (u32::MAX as usize - 1).saturating_mul(granule);
         let too_large = RingError::TooLarge { capacity, max };
-        let granules = u32::try_from(capacity >> shift).ok().filter(|n| *n < u32::MAX).ok_or(too_large)?;
+        let granules = u32::try_from(capacity.div_ceil(granule)).ok().filter(|n| *n < u32::MAX).ok_or(too_large)?;
         let index = Index::new(granules).ok_or(too_large)?;
         let facts = facts.with_reuse(reuse);
         let wipe = (self.scrub, self.poison);
         Ok(Ring::from_shared(Shared::new(memory, (capacity, shift), facts, wipe, (index, granules))))
     }
 
-    fn heap(capacity: Option<usize>, reuse: Option<Reuse>) -> Result<HeapMemory, RingError> {
+    fn heap(capacity: Option<usize>, reuse: Option<Reuse>, granule: Option<usize>) -> Result<HeapMemory, RingError> {
         use crate::memory::Backing;
 
         let capacity = capacity.ok_or(RingError::ZeroCapacity)?;
@@ -130,7 +149,11 @@ impl RingBuilder {
             None | Some(Reuse::InPlace) => {}
             Some(asked) => return Err(RingError::CannotKeep { asked, can: Reuse::InPlace, backing: Backing::Heap }),
         }
-        HeapMemory::new(Self::round_up(capacity, Self::GRANULE)?).map_err(RingError::Memory)
+        let bytes = match granule {
+            Some(granule) if granule >= capacity => capacity,
+            _ => Self::round_up(capacity, granule.unwrap_or(Self::GRANULE))?,
+        };
+        HeapMemory::new(bytes).map_err(RingError::Memory)
     }
 
     fn round_up(capacity: usize, unit: usize) -> Result<usize, RingError> {

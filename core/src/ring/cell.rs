@@ -11,7 +11,7 @@ use std::{
     sync::OnceLock,
 };
 
-use super::sync::{AtomicBool, Ordering, UnsafeCell};
+use super::sync::{AtomicU8, Ordering, UnsafeCell};
 
 /// The exclusive right to `cap` bytes, of which the first `filled` were written for the caller of
 /// [`assume_filled`](Self::assume_filled) or [`fill`](Self::fill), and the first `known >= filled` hold values that were
@@ -150,9 +150,14 @@ impl Piece {
 /// (tests/ring.rs) watches that `bytes` keeps it so.
 #[derive(Debug)]
 pub(super) struct Slot<T> {
-    committed: AtomicBool,
+    state: AtomicU8,
     value: UnsafeCell<MaybeUninit<T>>,
 }
+
+/// The segment is a lease, and `value` was copied in.
+const COMMITTED: u8 = 1;
+/// Somebody outside this process may still read the lease after its last handle is gone.
+const DISTRUSTED: u8 = 2;
 
 // SAFETY: the value is copied in from, and lent to, any thread: that needs both of T. Who may touch it when is the
 // contract of `publish` and `read`.
@@ -160,7 +165,7 @@ unsafe impl<T: Send + Sync> Sync for Slot<T> {}
 
 impl<T> Slot<T> {
     fn new() -> Self {
-        Self { committed: AtomicBool::new(false), value: UnsafeCell::new(MaybeUninit::uninit()) }
+        Self { state: AtomicU8::new(0), value: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
     /// Makes the copy that [`read`](Self::read) lends.
@@ -170,10 +175,10 @@ impl<T> Slot<T> {
     /// The caller alone has the slot's segment, and the segment is not committed yet.
     #[inline]
     pub(super) unsafe fn publish(&self, value: &T) {
-        // SAFETY: nobody reads before `committed` is set (see `read`), nobody else writes (the caller's promise). The copy is
+        // SAFETY: nobody reads before COMMITTED is set (see `read`), nobody else writes (the caller's promise). The copy is
         // never dropped, MaybeUninit sees to that.
         self.value.with_mut(|slot| unsafe { ptr::copy_nonoverlapping(value, slot.cast::<T>(), 1) });
-        self.committed.store(true, Ordering::Release);
+        self.state.store(COMMITTED, Ordering::Release);
     }
 
     /// Lends the copy if the segment was committed.
@@ -183,15 +188,28 @@ impl<T> Slot<T> {
     /// For the whole call, the slot's segment stays what it is: an uncommitted grant, or a lease of which one handle lives.
     #[inline]
     pub(super) unsafe fn read<R>(&self, f: impl FnOnce(&T) -> R) -> Option<R> {
+        let committed = self.state.load(Ordering::Acquire) & COMMITTED != 0;
         // SAFETY: committed, so `publish` has initialised the value, and Acquire shows it to us; the segment stays a living
         // lease, so there is neither another `publish` nor a count that has gone to zero.
-        self.committed.load(Ordering::Acquire).then(|| self.value.with(|slot| f(unsafe { &*slot.cast::<T>() })))
+        committed.then(|| self.value.with(|slot| f(unsafe { &*slot.cast::<T>() })))
+    }
+
+    /// Notes that the lease may be read after its last handle is gone. Callers have a slice of the lease, as for `read`.
+    pub(super) fn distrust(&self) {
+        self.state.fetch_or(DISTRUSTED, Ordering::Relaxed);
+    }
+
+    /// True if [`distrust`](Self::distrust) was called since the segment was committed. To whoever drops the last handle the answer
+    /// is final: the count of handles puts every other holder's calls before that drop.
+    #[inline]
+    pub(super) fn distrusted(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & DISTRUSTED != 0
     }
 
     /// The segment is no lease any more.
     #[inline]
     pub(super) fn close(&self) {
-        self.committed.store(false, Ordering::Release);
+        self.state.store(0, Ordering::Release);
     }
 }
 

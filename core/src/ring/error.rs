@@ -35,6 +35,11 @@ pub enum RingError {
         /// What the memory is.
         backing: Backing,
     },
+    /// The granule is not a power of two of at least 256 bytes.
+    BadGranule {
+        /// What was asked for, in bytes.
+        granule: usize,
+    },
     /// The replacement unit is not a power of two of at least 256 bytes, or the memory does not start on one.
     BadUnit {
         /// The unit in bytes.
@@ -86,6 +91,9 @@ impl fmt::Display for RingError {
                 f,
                 "{backing} memory cannot be reused {asked}, at best {can}; use mapped memory that can, or ask for {can}"
             ),
+            Self::BadGranule { granule } => {
+                write!(f, "a granule of {granule} bytes cannot be; use a power of two from 256 on")
+            }
             Self::BadUnit { unit, offset: 0 } => {
                 write!(
                     f,

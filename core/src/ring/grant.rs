@@ -1,11 +1,11 @@
 //! A reserved piece, its way into a lease, and its way back.
 #![expect(unsafe_code, reason = "BufMut is an unsafe trait; a grant is where exclusive ring memory comes into being")]
 
-use std::{fmt, mem::MaybeUninit, ptr::NonNull, sync::Arc};
+use std::{fmt, mem::MaybeUninit, ops::Range, ptr::NonNull, sync::Arc};
 
 use bytes::{BufMut, Bytes, buf::UninitSlice};
 
-use super::{RingError, cell::Piece, shared::Shared};
+use super::{RingError, cell::Piece, reuse::Returned, shared::Shared};
 
 /// A segment in use: what a grant and a lease are made of. Dropping it gives the segment back.
 struct Held {
@@ -26,12 +26,15 @@ impl AsRef<[u8]> for Held {
 impl Drop for Held {
     #[inline]
     fn drop(&mut self) {
-        if self.committed
-            && let Some(slot) = self.shared.slots.get(self.node)
-        {
-            slot.close();
-        }
-        self.shared.take_back(self.node, self.start, &mut self.piece, self.committed);
+        let returned = match self.shared.slots.get(self.node) {
+            Some(slot) if self.committed => {
+                let distrusted = slot.distrusted();
+                slot.close();
+                if distrusted { Returned::Distrusted } else { Returned::Lease }
+            }
+            _ => Returned::Unsent,
+        };
+        self.shared.take_back(self.node, self.start, &mut self.piece, returned);
     }
 }
 
@@ -154,7 +157,7 @@ impl Grant {
         let granules = held.shared.granules(held.piece.len());
         if held.piece.exposed() {
             let filled = held.piece.len();
-            held.shared.clean_unsent(&mut held.piece, filled);
+            held.shared.wipe(&mut held.piece, filled);
         }
         held.piece.narrow(held.shared.bytes(granules));
         held.shared.commit(node, granules);
@@ -212,5 +215,25 @@ impl Shared {
         // cannot be committed now) or a lease of which a handle is borrowed, for the whole call. `find` gave that segment's
         // number (proof in index.rs).
         unsafe { self.slots.get(node)?.read(cut) }.flatten()
+    }
+
+    /// Notes that the leases under `slice` may be read after their last handles are gone. False if a part of it is no lease.
+    pub(crate) fn distrust(&self, slice: &[u8]) -> bool {
+        let Range { start, end: ring_end } = self.addresses();
+        let (mut at, end) = (slice.as_ptr().addr(), slice.as_ptr().addr() + slice.len());
+        if end > ring_end {
+            return false;
+        }
+        while at < end {
+            let Some(slot) = self.index.find(self.granule(at)).and_then(|node| self.slots.get(node)) else {
+                return false;
+            };
+            // SAFETY: as in `lease_of`, for the segment of `at`, which lies in the slice.
+            let Some(end) = (unsafe { slot.read(|lease| lease.as_ptr().addr() + lease.len()) }) else { return false };
+            slot.distrust();
+            // The segment ends with the lease's last granule, which is the one of `at` or a later one.
+            at = start + self.bytes(self.granules(end - start));
+        }
+        true
     }
 }

@@ -20,6 +20,7 @@ mod error;
 mod grant;
 mod index;
 mod reserve;
+mod reuse;
 mod shared;
 mod space;
 mod stats;

@@ -11,8 +11,9 @@ use smallvec::SmallVec;
 
 use super::{
     RingError, RingStats,
-    cell::{Piece, Slots},
+    cell::{Piece, Slot, Slots},
     index::Index,
+    reuse::Returned,
     space::{Kind, Space},
     waiters::Waiters,
 };
@@ -25,15 +26,18 @@ type Wakers = SmallVec<[Waker; 4]>;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    memory: Box<dyn Memory>,
+    /// `None` only when the ring is being dropped.
+    memory: Option<Box<dyn Memory>>,
     /// Address of the first byte, so that looking up a slice asks no virtual function.
     start: usize,
     capacity: usize,
     /// Logarithm of a granule's bytes.
     shift: u32,
     facts: MemoryFacts,
-    scrub: bool,
-    poison: Option<u8>,
+    pub(super) scrub: bool,
+    pub(super) poison: Option<u8>,
+    /// True once somebody relies on the pages of a ring that is reused in place.
+    pub(super) keeps_pages: Mutex<bool>,
     pub(super) index: Index,
     pub(super) slots: Slots<Bytes>,
     state: Mutex<State>,
@@ -48,7 +52,7 @@ struct State {
 }
 
 impl Shared {
-    /// `capacity` is a whole number of granules of `1 << shift` bytes, and the memory has that much.
+    /// `capacity` is a whole number of granules of `1 << shift` bytes, or part of a single one; the memory has that much.
     pub(super) fn new(
         memory: Box<dyn Memory>,
         (capacity, shift): (usize, u32),
@@ -59,8 +63,19 @@ impl Shared {
         let state = State { space: Space::new(granules), waiters: Waiters::default() };
         let start = memory.as_ptr().addr().get();
         let slots = Slots::new();
-        let state = Mutex::new(state);
-        let shared = Arc::new(Self { memory, start, capacity, shift, facts, scrub, poison, index, slots, state });
+        let shared = Arc::new(Self {
+            memory: Some(memory),
+            start,
+            capacity,
+            shift,
+            facts,
+            scrub,
+            poison,
+            keeps_pages: Mutex::new(false),
+            index,
+            slots,
+            state: Mutex::new(state),
+        });
         rings::insert(shared.start..shared.start + shared.capacity, Arc::as_ptr(&shared));
         shared
     }
@@ -73,8 +88,21 @@ impl Shared {
         self.capacity
     }
 
-    pub(super) fn memory(&self) -> &dyn Memory {
-        &*self.memory
+    pub(super) fn start(&self) -> usize {
+        self.start
+    }
+
+    /// # Panics
+    ///
+    /// If the ring is being dropped, when nobody else has it.
+    pub(crate) fn memory(&self) -> &dyn Memory {
+        self.memory.as_deref().expect("lives as long as the ring")
+    }
+
+    /// The addresses of all that can be granted.
+    #[inline]
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        self.start..self.start + self.capacity
     }
 
     pub(super) fn scrubs(&self) -> bool {
@@ -100,8 +128,9 @@ impl Shared {
         bytes.div_ceil(1 << self.shift) as u32
     }
 
+    /// Bytes of so many granules. A ring of a single one may be shorter than it.
     pub(super) fn bytes(&self, granules: u32) -> usize {
-        (granules as usize) << self.shift
+        ((granules as usize) << self.shift).min(self.capacity)
     }
 
     fn check(&self, bytes: usize) -> Result<u32, RingError> {
@@ -174,11 +203,8 @@ impl Shared {
 
     /// Takes back a segment whose piece nobody can use any more but the caller.
     #[inline]
-    pub(super) fn take_back(&self, node: u32, start: u32, piece: &mut Piece, committed: bool) {
-        let retire = committed.then(|| self.clean(start, piece)).flatten();
-        if !committed && piece.exposed() {
-            self.clean_unsent(piece, 0);
-        }
+    pub(super) fn take_back(&self, node: u32, start: u32, piece: &mut Piece, returned: Returned) {
+        let retire = self.clean(start, piece, returned);
         let mut state = self.lock();
         match retire {
             None => state.free(self, node),
@@ -192,48 +218,17 @@ impl Shared {
         }
     }
 
-    /// Wipes, from `from` on, what was written but never sent: nobody else has seen these pages.
-    pub(super) fn clean_unsent(&self, piece: &mut Piece, from: usize) {
-        if let Some(byte) = self.poison.or(self.scrub.then_some(0)) {
-            piece.overwrite(from, byte);
-        }
-    }
-
-    /// Prepares a returned lease for its next life; `Some` if there will be none.
-    fn clean(&self, start: u32, piece: &mut Piece) -> Option<Kind> {
-        match self.facts.reuse {
-            Reuse::InPlace => {
-                if let Some(byte) = self.poison.or(self.scrub.then_some(0)) {
-                    piece.overwrite(0, byte);
-                }
-                None
-            }
-            // Not one byte is written before the pages are replaced: a socket may still send from the old ones.
-            Reuse::FreshPages => {
-                let range = self.range(start, piece.cap());
-                if let Err(error) = self.memory.recycle(range.clone()) {
-                    let (offset, bytes) = (range.start, range.len());
-                    tracing::warn!(%error, offset, bytes, "pages could not be replaced, the range is in quarantine");
-                    return Some(Kind::Quarantined);
-                }
-                if let Some(byte) = self.poison {
-                    piece.overwrite(0, byte);
-                }
-                None
-            }
-            Reuse::Immutable => Some(Kind::Retired),
-        }
-    }
-
     pub(super) fn stats(&self) -> RingStats {
         let mut state = self.lock();
         state.space.stamp();
         let bytes = |kind| self.bytes(state.space.total(kind));
+        let distrusted = |node| self.slots.get(node).is_some_and(Slot::distrusted);
         RingStats {
             capacity: self.capacity,
             free: bytes(Kind::Hole),
             granted: bytes(Kind::Granted),
             leased: bytes(Kind::Leased),
+            distrusted: self.bytes(state.space.leased(distrusted)),
             high_water: self.bytes(state.space.high_water()),
             oldest_lease_age: state.space.oldest().map(|since| since.elapsed()),
             quarantined: bytes(Kind::Quarantined),
@@ -255,6 +250,15 @@ impl Drop for Shared {
     fn drop(&mut self) {
         // Before the memory goes, and with it the right to its addresses.
         rings::remove(self.start);
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.space.total(Kind::Quarantined) > 0
+            && let Some(memory) = self.memory.take_if(|memory| memory.facts().reuse == Reuse::InPlace)
+        {
+            // What is in quarantine may still be read, and this memory's next owner would write it.
+            let bytes = memory.len();
+            tracing::warn!(bytes, "a ring's memory is never freed: a part of it is in quarantine");
+            Box::leak(memory);
+        }
     }
 }
 

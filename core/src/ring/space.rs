@@ -238,6 +238,12 @@ impl Space {
         }
     }
 
+    /// Granules of the leases whose node `is` says so. Walks all segments.
+    pub(super) fn leased(&self, is: impl Fn(u32) -> bool) -> u32 {
+        let leases = self.nodes.iter().zip(0..).filter(|(node, _)| node.kind == Kind::Leased);
+        leases.filter(|(_, number)| is(*number)).map(|(node, _)| node.len).sum()
+    }
+
     /// When the oldest lease was committed, as far as noted.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.nodes.iter().filter(|n| n.kind == Kind::Leased).filter_map(|n| n.since).min()

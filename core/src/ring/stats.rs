@@ -16,12 +16,14 @@ pub struct RingStats {
     pub granted: usize,
     /// Committed, and not yet back.
     pub leased: usize,
+    /// The part of `leased` that somebody may still read when it is back, see [`distrust`](crate::region::distrust).
+    pub distrusted: usize,
     /// The most that was ever granted and leased at once.
     pub high_water: usize,
     /// How long the oldest lease has been out, `None` without leases. Never overstated; understated by no more than the time
     /// that 16 commits took, or the time until somebody first waited or asked for statistics.
     pub oldest_lease_age: Option<Duration>,
-    /// Returned, but the pages could not be replaced: never reused.
+    /// Returned, but the pages had to be replaced and could not be: never reused.
     pub quarantined: usize,
     /// Committed once in an immutable ring: never reused.
     pub retired: usize,

@@ -1,6 +1,6 @@
 //! The primitives that loom replaces: `tests/ring_loom.rs` includes `index.rs` and `cell.rs` with its own `sync`.
 
-pub(super) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+pub(super) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// [`std::cell::UnsafeCell`] with loom's way of asking.
 #[derive(Debug)]
