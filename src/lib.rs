@@ -4,6 +4,7 @@ pub use zerosink_core::{
     AttachError, Backend, Connection, IntoSink, Mechanism, Path, Policy, Proof, Reactor, Refusal, ReleaseError,
     Segment, SendError, SendQueue, SinkConfig, SinkStats, Support, Transmit, Trust, ZeroCopySink, ZeroCopySinkExt,
     memory::{self, Reuse},
+    policy,
     region::{self, owner_of},
     ring::{self, Grant, Ring, RingError},
     sink::Position,
@@ -15,7 +16,10 @@ pub use zerosink_backends::{Address, AutoReadHalf, AutoSink, probe};
 pub mod backends {
     pub use zerosink_backends::copy::Copy;
     #[cfg(zerosink_linux)]
-    pub use zerosink_backends::msg_zerocopy::MsgZerocopy;
+    pub use zerosink_backends::{
+        msg_zerocopy::MsgZerocopy,
+        splice::{Gift, Splice},
+    };
 }
 
 /// Mapped memory for rings: anonymous or memfd, with huge pages when asked.

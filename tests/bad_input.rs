@@ -112,20 +112,38 @@ mod mechanisms {
         assert!(reason.len() > 10, "no reason in {message:?}");
     }
 
-    /// Nothing is permitted for memory that is reused in place without the user's word about the peer.
-    const NEVER: &[Mechanism] = &[Mechanism::Gift, Mechanism::Splice];
-
     #[test]
-    fn a_forced_mechanism_that_is_not_permitted_is_refused_with_the_reason() {
-        let missing: &[Mechanism] =
-            if cfg!(zerosink_linux) { &[] } else { &[Mechanism::MsgZerocopy, Mechanism::IoUring] };
-        for mechanism in NEVER.iter().chain(missing) {
+    fn a_forced_mechanism_that_this_build_has_not_is_refused_with_the_reason() {
+        let missing: &[Mechanism] = if cfg!(zerosink_linux) {
+            &[]
+        } else {
+            &[Mechanism::Splice, Mechanism::Gift, Mechanism::MsgZerocopy, Mechanism::IoUring]
+        };
+        for mechanism in missing {
             let (socket, reader) = connection(None);
             let config = SinkConfig::new().mechanism(*mechanism);
             let error = runtime().block_on(within("refusal", socket.into_sink(config))).unwrap_err();
             assert_refused(&error, *mechanism);
             // The socket is closed, not leaked.
             read_all(reader).is_exactly(0);
+        }
+    }
+
+    /// Memory that is reused in place, without the user's word about the peer.
+    #[cfg(zerosink_linux)]
+    #[test]
+    fn a_forced_mechanism_copies_what_it_must_not_refer_to_and_says_why() {
+        use zerosink::Refusal::{PartialUnit, PeerNotTrusted};
+        for (mechanism, why) in [(Mechanism::Splice, PeerNotTrusted), (Mechanism::Gift, PartialUnit)] {
+            let (socket, reader) = connection(None);
+            runtime().block_on(async {
+                let mut sink = sink_by(mechanism, socket).await;
+                within("send", sink.send(stream(0, 100_000))).await.unwrap();
+                let stats = sink.stats();
+                assert_eq!(stats.bytes_zero_copy, 0, "{stats:?}");
+                assert_eq!(stats.copied_by().collect::<Vec<_>>(), [(why, 100_000)]);
+            });
+            read_all(reader).is_exactly(100_000);
         }
     }
 

@@ -67,7 +67,7 @@ pub(crate) fn poll_copy(
                 queue.advance(bytes);
                 return Poll::Ready(Ok(bytes));
             }
-            Err(error) => std::task::ready!(wait_or_fail(connection, cx, mark, error, Mechanism::Copy))?,
+            Err(error) => std::task::ready!(wait_or_fail(connection, cx, mark, error, (Mechanism::Copy, "sendmsg")))?,
         }
     }
 }
@@ -78,14 +78,14 @@ pub(crate) fn wait_or_fail(
     cx: &mut Context<'_>,
     mark: u64,
     error: std::io::Error,
-    mechanism: Mechanism,
+    (mechanism, call): (Mechanism, &'static str),
 ) -> Poll<Result<(), SendError>> {
     match error.kind() {
         std::io::ErrorKind::Interrupted => Poll::Ready(Ok(())),
         std::io::ErrorKind::WouldBlock => connection
             .poll_writable(cx, mark)
             .map_err(|error| SendError::new(mechanism, "waiting for the socket to become writable", error)),
-        _ => Poll::Ready(Err(SendError::new(mechanism, "sendmsg", connection.reactor().failure().unwrap_or(error)))),
+        _ => Poll::Ready(Err(SendError::new(mechanism, call, connection.reactor().failure().unwrap_or(error)))),
     }
 }
 

@@ -3,8 +3,8 @@
 //! [`AutoSink`] is what `ZeroCopySink::auto(socket)` makes of tokio's and the standard library's stream sockets. On Linux
 //! it chooses among the mechanisms that this host permits; elsewhere, and with `--cfg zerosink_portable`, it copies.
 //!
-//! The rooms: `sys` is the only place with system calls, `driver` watches sockets and drops custody, `copy` and
-//! `msg_zerocopy` are the backends, `auto` is the ladder, [`probe`] says what the host permits.
+//! The rooms: `sys` is the only place with system calls, `driver` watches sockets and drops custody, `copy`,
+//! `splice` and `msg_zerocopy` have the backends, `auto` is the ladder, [`probe`] says what the host permits.
 
 #[cfg(zerosink_linux)]
 mod calibration;
@@ -15,9 +15,12 @@ mod driver;
 pub mod memory;
 #[cfg(zerosink_linux)]
 pub mod msg_zerocopy;
+mod path;
 #[cfg(not(zerosink_linux))]
 mod portable;
 pub mod probe;
+#[cfg(zerosink_linux)]
+pub mod splice;
 #[cfg(zerosink_linux)]
 mod sys;
 

@@ -115,11 +115,12 @@ impl Transmit for MsgZerocopy {
                 Err(error) => error,
             };
             if !steps_down(&error) {
-                std::task::ready!(wait_or_fail(connection, cx, mark, error, Mechanism::MsgZerocopy))?;
+                std::task::ready!(wait_or_fail(connection, cx, mark, error, (Mechanism::MsgZerocopy, "sendmsg")))?;
             } else if reaped {
-                connection.count_no_buffers();
+                let reason = Refusal::from_error(&error).unwrap_or(Refusal::NoBuffers);
+                connection.count_setback(reason);
                 tracing::trace!(%error, "this send is copied");
-                return poll_copy(connection, cx, queue, run, Refusal::NoBuffers);
+                return poll_copy(connection, cx, queue, run, reason);
             } else {
                 connection.reactor().reap();
                 reaped = true;

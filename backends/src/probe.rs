@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use zerosink_core::{Mechanism, Support};
+use zerosink_core::{Mechanism, Support, policy::Thresholds};
 
 /// The answers for every mechanism, as a table that an operator can paste into a report.
 #[derive(Debug, Clone)]
@@ -10,15 +10,20 @@ use zerosink_core::{Mechanism, Support};
 pub struct HostReport {
     /// Each mechanism that this build has a backend for, with the answer of its probe.
     pub mechanisms: Vec<(Mechanism, Support)>,
-    /// Sends of fewer bytes than this are copied, as measured on this host; `None` if nothing but copy is permitted.
-    pub copy_threshold: Option<usize>,
+    /// From how many bytes on zero-copy pays, as measured on this host.
+    pub thresholds: Thresholds,
 }
 
 /// Probes this host. The first call takes a few milliseconds: it measures.
 #[must_use]
 pub fn host() -> HostReport {
-    let mechanisms = vec![(Mechanism::Copy, Support::Yes), (Mechanism::MsgZerocopy, msg_zerocopy())];
-    HostReport { mechanisms, copy_threshold: copy_threshold() }
+    let mechanisms = vec![
+        (Mechanism::Copy, Support::Yes),
+        (Mechanism::Splice, splice()),
+        (Mechanism::Gift, splice()),
+        (Mechanism::MsgZerocopy, msg_zerocopy()),
+    ];
+    HostReport { mechanisms, thresholds: thresholds() }
 }
 
 impl fmt::Display for HostReport {
@@ -26,58 +31,74 @@ impl fmt::Display for HostReport {
         for (mechanism, support) in &self.mechanisms {
             writeln!(f, "{mechanism:<14} {support}")?;
         }
-        match self.copy_threshold {
-            Some(bytes) => writeln!(f, "{:<14} {bytes} bytes (measured)", "copied below"),
-            None => Ok(()),
+        let Thresholds { notified, referred } = self.thresholds;
+        writeln!(f, "copied below (measured)")?;
+        for (what, bytes) in [("notified", notified), ("by reference", referred)] {
+            match bytes {
+                usize::MAX => writeln!(f, "  {what:<12} any size: copying is cheaper here")?,
+                bytes => writeln!(f, "  {what:<12} {bytes} bytes")?,
+            }
         }
+        Ok(())
     }
 }
 
 #[cfg(zerosink_linux)]
 mod linux {
     use std::{
-        io,
+        io::{self, Read as _},
         net::{Ipv4Addr, TcpListener, TcpStream},
-        os::fd::AsFd,
+        os::{fd::AsFd, unix::net::UnixStream},
         sync::OnceLock,
     };
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use zerosink_core::Support;
+    use zerosink_core::{Mechanism, Support, policy::Thresholds};
 
-    use crate::{calibration, sys};
-
-    static MSG_ZEROCOPY: OnceLock<Support> = OnceLock::new();
+    use crate::{calibration, splice::Pipe, sys};
 
     /// Errors that mean "this kernel or socket does not do it", as opposed to "could not be asked".
     fn is_refusal(error: &io::Error) -> bool {
         matches!(
             error.raw_os_error(),
-            Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS | ENOTSUPP)
+            Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS | libc::EPERM | ENOTSUPP)
         )
     }
 
     /// What `setsockopt(SO_ZEROCOPY)` answers on sockets that do not know it (`include/linux/errno.h`; not in libc).
     const ENOTSUPP: i32 = 524;
 
+    /// Asks once and keeps the answer, but for "could not tell": descriptors may come back.
+    fn ask(known: &OnceLock<Support>, mechanism: Mechanism, by_doing: impl FnOnce() -> io::Result<()>) -> Support {
+        if let Some(support) = known.get() {
+            return support.clone();
+        }
+        match by_doing() {
+            Ok(()) => known.get_or_init(|| Support::Yes).clone(),
+            Err(error) if is_refusal(&error) => known.get_or_init(|| Support::no(error.to_string())).clone(),
+            Err(error) => {
+                tracing::warn!(%mechanism, %error, "probe could not tell");
+                Support::unknown(error)
+            }
+        }
+    }
+
     /// Whether one zero-copy send goes through on a TCP connection of our own and is notified.
     pub(crate) fn msg_zerocopy() -> Support {
-        let ask = || match send_one() {
-            Ok(()) => Support::Yes,
-            Err(error) if is_refusal(&error) => Support::no(error.to_string()),
-            Err(error) => Support::unknown(error),
-        };
-        match MSG_ZEROCOPY.get() {
-            Some(support) => support.clone(),
-            None => match ask() {
-                // "Could not tell" is asked again: descriptors may come back.
-                support @ Support::Unknown(_) => {
-                    tracing::warn!(%support, "msg-zerocopy probe could not tell");
-                    support
-                }
-                support => MSG_ZEROCOPY.get_or_init(|| support).clone(),
-            },
-        }
+        static KNOWN: OnceLock<Support> = OnceLock::new();
+        ask(&KNOWN, Mechanism::MsgZerocopy, send_one)
+    }
+
+    /// Whether a page goes through a pipe into a socket.
+    pub(crate) fn splice() -> Support {
+        static KNOWN: OnceLock<Support> = OnceLock::new();
+        ask(&KNOWN, Mechanism::Splice, || {
+            static BYTE: [u8; 1] = [0x5a];
+            let (ours, mut theirs) = UnixStream::pair()?;
+            Pipe::take()?.carry(&[io::IoSlice::new(&BYTE)], ours.as_fd(), false, false)?;
+            let mut seen = [0];
+            theirs.read_exact(&mut seen)
+        })
     }
 
     /// One zero-copy send from memory that outlives it, and its notification.
@@ -94,10 +115,10 @@ mod linux {
         }
     }
 
-    /// Below how many bytes a copying send is cheaper on this host.
-    pub(crate) fn copy_threshold() -> Option<usize> {
-        static THRESHOLD: OnceLock<usize> = OnceLock::new();
-        msg_zerocopy().is_yes().then(|| *THRESHOLD.get_or_init(calibration::copy_threshold))
+    /// From how many bytes on a zero-copy send is cheaper than copying on this host. The first call measures.
+    pub(crate) fn thresholds() -> Thresholds {
+        static THRESHOLDS: OnceLock<Thresholds> = OnceLock::new();
+        *THRESHOLDS.get_or_init(calibration::thresholds)
     }
 
     /// A TCP connection within this process.
@@ -116,7 +137,7 @@ mod linux {
 }
 
 #[cfg(zerosink_linux)]
-pub(crate) use linux::{copy_threshold, loopback_pair, msg_zerocopy};
+pub(crate) use linux::{loopback_pair, msg_zerocopy, splice, thresholds};
 
 #[cfg(not(zerosink_linux))]
 fn msg_zerocopy() -> Support {
@@ -124,6 +145,11 @@ fn msg_zerocopy() -> Support {
 }
 
 #[cfg(not(zerosink_linux))]
-pub(crate) const fn copy_threshold() -> Option<usize> {
-    None
+fn splice() -> Support {
+    msg_zerocopy()
+}
+
+#[cfg(not(zerosink_linux))]
+pub(crate) const fn thresholds() -> Thresholds {
+    Thresholds::all(usize::MAX)
 }

@@ -42,6 +42,8 @@ struct Counters {
     sends_copied: AtomicU64,
     would_block: AtomicU64,
     no_buffers: AtomicU64,
+    setbacks: AtomicU64,
+    last_setback: AtomicU8,
     copied: [AtomicU64; Refusal::ALL.len()],
     /// 0: none; otherwise 1 + the index of the refusal.
     refused: [AtomicU8; Mechanism::ALL.len()],
@@ -229,15 +231,20 @@ impl Connection {
         }
     }
 
-    /// A zero-copy send found no kernel memory (`ENOBUFS`).
-    pub fn count_no_buffers(&self) {
-        self.counters.no_buffers.fetch_add(1, Relaxed);
+    /// The kernel did not do a zero-copy send, which is copied therefore: no memory (`ENOBUFS`), no descriptors, forbidden.
+    pub fn count_setback(&self, reason: Refusal) {
+        if reason == Refusal::NoBuffers {
+            add(&self.counters.no_buffers, 1);
+        }
+        self.counters.last_setback.store(reason.index() as u8, Relaxed);
+        add(&self.counters.setbacks, 1);
     }
 
-    /// Zero-copy sends so far that found no kernel memory.
+    /// How many zero-copy sends the kernel did not do so far, and why not the last of them.
     #[must_use]
-    pub fn no_buffers(&self) -> u64 {
-        self.counters.no_buffers.load(Relaxed)
+    pub fn setbacks(&self) -> (u64, Refusal) {
+        let last = self.counters.last_setback.load(Relaxed);
+        (self.counters.setbacks.load(Relaxed), Refusal::ALL[usize::from(last)])
     }
 
     /// Notes why `mechanism` is not used now, `None` if it is. Changes are logged.

@@ -173,6 +173,40 @@ pub enum Family {
     Unix,
 }
 
+/// From how many bytes on a zero-copy send is cheaper than copying, by what its release costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// The kernel notifies: pins and a message for each send.
+    pub notified: usize,
+    /// Nothing but references to the pages: they are never written again, or the peer acknowledges them, or a ring replaces
+    /// them, which a ring of fresh pages does however they were sent.
+    pub referred: usize,
+}
+
+impl Thresholds {
+    /// The same for all.
+    #[must_use]
+    pub const fn all(bytes: usize) -> Self {
+        Self { notified: bytes, referred: bytes }
+    }
+
+    /// Sends of fewer bytes are copied whatever their memory is.
+    #[must_use]
+    pub fn least(&self) -> usize {
+        self.notified.min(self.referred)
+    }
+
+    /// Sends of fewer bytes, to be released by `proof`, are copied.
+    #[must_use]
+    pub const fn of(&self, proof: Proof) -> usize {
+        match proof {
+            Proof::Copied => 0,
+            Proof::Notified => self.notified,
+            Proof::Immutable | Proof::Replaced | Proof::Acked | Proof::Consumed => self.referred,
+        }
+    }
+}
+
 /// Everything the decision depends on.
 #[derive(Debug, Clone)]
 pub struct Situation {
@@ -184,8 +218,8 @@ pub struct Situation {
     pub reuse: Reuse,
     /// Bytes offered that could go in one call.
     pub bytes: usize,
-    /// Sends of fewer bytes are copied.
-    pub threshold: usize,
+    /// From how many bytes on zero-copy pays.
+    pub thresholds: Thresholds,
     /// The user's word about the peer.
     pub trust: Trust,
     /// The mechanism that the user insists on.
@@ -209,6 +243,7 @@ pub struct Ladder {
     length: usize,
     /// Why each mechanism that is not on the ladder was refused, by [`Mechanism::index`].
     pub refused: [Option<Refusal>; Mechanism::ALL.len()],
+    order: [Mechanism; 4],
 }
 
 impl Ladder {
@@ -217,20 +252,39 @@ impl Ladder {
     pub fn rungs(&self) -> &[Mechanism] {
         &self.rungs[..self.length]
     }
+
+    /// Why the send is copied: of several refusals, that of the best mechanism which this socket and build know.
+    #[must_use]
+    pub fn why_copied(&self) -> Refusal {
+        let refusals = self.order.iter().filter_map(|mechanism| self.refused[mechanism.index()]);
+        let telling = |reason: &Refusal| !matches!(reason, Refusal::SocketFamily | Refusal::NotAttached);
+        refusals.clone().find(telling).or_else(|| refusals.clone().next()).unwrap_or(Refusal::NotAttached)
+    }
 }
 
 impl Policy {
-    const TCP_ORDER: [Mechanism; 4] = [Mechanism::MsgZerocopy, Mechanism::IoUring, Mechanism::Splice, Mechanism::Gift];
-    const UNIX_ORDER: [Mechanism; 4] = [Mechanism::Splice, Mechanism::Gift, Mechanism::MsgZerocopy, Mechanism::IoUring];
+    /// The mechanisms but copy, best first, if all of them were permitted.
+    #[must_use]
+    pub fn order(situation: &Situation) -> [Mechanism; 4] {
+        use Mechanism::{Gift, IoUring, MsgZerocopy, Splice};
+        let referred = match situation.reuse {
+            Reuse::Immutable | Reuse::FreshPages => true,
+            Reuse::InPlace => situation.trust.peer_acks,
+        };
+        match (situation.family, situation.path) {
+            // Notified sends are copied on delivery here; pages that are referred to are not.
+            (Family::Unix, _) | (_, Path::SameHost) => [Splice, Gift, MsgZerocopy, IoUring],
+            // Without pins and notifications, if the release costs nothing else.
+            _ if referred => [Splice, MsgZerocopy, IoUring, Gift],
+            _ => [MsgZerocopy, IoUring, Splice, Gift],
+        }
+    }
 
     /// Which mechanisms this send may use.
     #[must_use]
     pub fn ladder(situation: &Situation) -> Ladder {
-        let order = match situation.family {
-            Family::Tcp => Self::TCP_ORDER,
-            Family::Unix => Self::UNIX_ORDER,
-        };
-        let mut ladder = Ladder { rungs: [Mechanism::Copy; 5], length: 0, refused: [None; 5] };
+        let order = Self::order(situation);
+        let mut ladder = Ladder { rungs: [Mechanism::Copy; 5], length: 0, refused: [None; 5], order };
         for mechanism in order {
             match Self::judge(mechanism, situation) {
                 Ok(_) => {
@@ -258,42 +312,64 @@ impl Policy {
             return Err(Refusal::NotChosen);
         }
         let proof = Self::proof(mechanism, situation)?;
+        // Pages of a ring that is reused in place are given away on request only: its user asked to keep them.
+        if mechanism == Mechanism::Gift && situation.reuse == Reuse::InPlace && situation.forced.is_none() {
+            return Err(Refusal::NotFreshPages);
+        }
         if let Some(reason) = situation.absent[mechanism.index()] {
             return Err(reason);
         }
         if let Some(reason) = situation.demoted[mechanism.index()] {
             return Err(reason);
         }
-        if situation.bytes < situation.threshold {
+        if situation.bytes < situation.thresholds.of(proof) {
             return Err(Refusal::Small);
         }
-        if !situation.pin_room {
+        if !situation.pin_room && proof.is_awaited() {
             return Err(Refusal::PinnedBudget);
         }
         Ok(proof)
     }
 
-    /// The proof that would release the memory; safety is decided here and nowhere else.
+    /// The proof that would release the memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`proof_for`](Self::proof_for).
+    pub fn proof(mechanism: Mechanism, situation: &Situation) -> Result<Proof, Refusal> {
+        let Situation { family, path, reuse, trust, .. } = *situation;
+        Self::proof_for(mechanism, family, path, reuse, trust)
+    }
+
+    /// The proof that would release memory of this kind; safety is decided here and nowhere else.
     ///
     /// # Errors
     ///
     /// If no permitted proof exists for this mechanism, memory, socket and trust.
-    pub fn proof(mechanism: Mechanism, situation: &Situation) -> Result<Proof, Refusal> {
-        match (mechanism, situation.family, situation.reuse) {
+    pub const fn proof_for(
+        mechanism: Mechanism,
+        family: Family,
+        path: Path,
+        reuse: Reuse,
+        trust: Trust,
+    ) -> Result<Proof, Refusal> {
+        match (mechanism, family, reuse) {
             (Mechanism::Copy, ..) => Ok(Proof::Copied),
             (Mechanism::MsgZerocopy | Mechanism::IoUring, Family::Unix, _) => Err(Refusal::SocketFamily),
             (Mechanism::MsgZerocopy | Mechanism::IoUring, Family::Tcp, _) => Ok(Proof::Notified),
-            (Mechanism::Gift, _, Reuse::FreshPages) | (Mechanism::Splice, _, Reuse::FreshPages) => Ok(Proof::Replaced),
-            (Mechanism::Gift, ..) => Err(Refusal::NotFreshPages),
+            // In place: if the lease is whole replacement units, which only its ring can tell.
+            (Mechanism::Gift, _, Reuse::FreshPages | Reuse::InPlace) => Ok(Proof::Replaced),
+            (Mechanism::Gift, _, Reuse::Immutable) => Err(Refusal::NotFreshPages),
+            (Mechanism::Splice, _, Reuse::FreshPages) => Ok(Proof::Replaced),
             (Mechanism::Splice, _, Reuse::Immutable) => Ok(Proof::Immutable),
             (Mechanism::Splice, Family::Unix, Reuse::InPlace) => {
-                if situation.trust.peer_copies {
+                if trust.peer_copies {
                     Ok(Proof::Consumed)
                 } else {
                     Err(Refusal::PeerNotTrusted)
                 }
             }
-            (Mechanism::Splice, Family::Tcp, Reuse::InPlace) => match (situation.trust.peer_acks, situation.path) {
+            (Mechanism::Splice, Family::Tcp, Reuse::InPlace) => match (trust.peer_acks, path) {
                 (false, _) => Err(Refusal::PeerNotTrusted),
                 (true, Path::OffHost) => Ok(Proof::Acked),
                 (true, Path::SameHost | Path::Unknown) => Err(Refusal::PathNotOffHost),
@@ -311,7 +387,7 @@ mod tests {
         path: Path::Unknown,
         reuse: Reuse::InPlace,
         bytes: 64 << 10,
-        threshold: 16 << 10,
+        thresholds: Thresholds::all(16 << 10),
         trust: Trust { peer_acks: false, peer_copies: false },
         forced: None,
         absent: [None; 5],
@@ -344,7 +420,7 @@ mod tests {
             (Splice, Unix, InPlace, COPIES, SameHost, Ok(Proof::Consumed)),
             (Splice, Tcp, FreshPages, nobody, SameHost, Ok(Proof::Replaced)),
             (Splice, Unix, Immutable, nobody, SameHost, Ok(Proof::Immutable)),
-            (Gift, Tcp, InPlace, ACKS, OffHost, Err(Refusal::NotFreshPages)),
+            (Gift, Tcp, InPlace, nobody, OffHost, Ok(Proof::Replaced)),
             (Gift, Tcp, Immutable, ACKS, OffHost, Err(Refusal::NotFreshPages)),
             (Gift, Tcp, FreshPages, nobody, Unknown, Ok(Proof::Replaced)),
         ];
@@ -376,10 +452,16 @@ mod tests {
         only_zerocopy[Mechanism::MsgZerocopy.index()] = None;
         let table = [
             (EVERYTHING, vec!["msg-zerocopy", "io-uring", "copy"]),
+            (
+                Situation { path: Path::SameHost, reuse: Reuse::Immutable, ..EVERYTHING },
+                vec!["splice", "msg-zerocopy", "io-uring", "copy"],
+            ),
+            (Situation { forced: Some(Mechanism::Gift), ..EVERYTHING }, vec!["gift", "copy"]),
             (Situation { absent: only_zerocopy, ..EVERYTHING }, vec!["msg-zerocopy", "copy"]),
             (Situation { absent: only_zerocopy, demoted, ..EVERYTHING }, vec!["copy"]),
             (Situation { bytes: 4096, ..EVERYTHING }, vec!["copy"]),
             (Situation { pin_room: false, ..EVERYTHING }, vec!["copy"]),
+            (Situation { pin_room: false, reuse: Reuse::Immutable, ..EVERYTHING }, vec!["splice", "copy"]),
             (Situation { forced: Some(Mechanism::Copy), ..EVERYTHING }, vec!["copy"]),
             (Situation { family: Family::Unix, ..EVERYTHING }, vec!["copy"]),
             (

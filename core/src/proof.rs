@@ -27,6 +27,12 @@ impl Proof {
     pub const fn is_kernel_proof(self) -> bool {
         matches!(self, Self::Copied | Self::Notified | Self::Replaced | Self::Immutable)
     }
+
+    /// True for proofs that come some time after the send, so that memory is in custody meanwhile; the others hold at once.
+    #[must_use]
+    pub const fn is_awaited(self) -> bool {
+        matches!(self, Self::Notified | Self::Acked | Self::Consumed)
+    }
 }
 
 impl fmt::Display for Proof {

@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use zerosink_core::{
     memory::{HeapMemory, Memory, MemoryFacts, Reuse},
-    region::{distrust, keep_pages, owner_of, register},
+    region::{distrust, give_away, keep_pages, owner_of, register},
     ring::{Ring, RingStats},
 };
 
@@ -199,4 +199,21 @@ fn pages_that_mappings_unmap_are_unmapped_with_a_quarantine_too() {
     drop(ring);
     drop(bad);
     assert_eq!(Arc::strong_count(&log), 1);
+}
+
+#[test]
+fn pages_are_given_away_only_if_they_will_be_replaced() {
+    let (ring, log) = in_place();
+    let whole = lease(&ring, 2 * UNIT, 1);
+    let part = lease(&ring, UNIT - GRANULE, 2);
+    assert!(give_away(&whole[..10]) && !give_away(&part) && !give_away(&[7; 10]) && !give_away(&[]));
+    drop((whole, part));
+    let recycled = log.recycled.lock().unwrap().clone();
+    assert_eq!((recycled.len(), recycled.first()), (1, Some(&(0..2 * UNIT))), "the part was reused in place");
+    assert_eq!(sizes(&ring), (0, 0, 4 * UNIT));
+
+    let whole = lease(&ring, UNIT, 3);
+    assert!(keep_pages(&whole) && !give_away(&whole), "somebody relies on the pages");
+    let heap = Ring::builder().capacity(4 * UNIT).build().unwrap();
+    assert!(!give_away(&lease(&heap, UNIT, 4)), "heap cannot replace its pages");
 }

@@ -9,25 +9,34 @@ use std::{
 };
 
 use zerosink_core::{
-    AttachError, Backend, Connection, Mechanism, Path, Policy, Refusal, Reuse, Segment, SendError, SendQueue,
-    SinkConfig, ZeroCopySink,
-    demotion::{CopiedWindow, Demotion, Verdict},
-    policy::Situation,
+    AttachError, Backend, Connection, Mechanism, Policy, Refusal, Reuse, Segment, SendError, SendQueue, SinkConfig,
+    ZeroCopySink,
+    demotion::{Demotion, Verdict},
+    policy::{Family, Situation, Thresholds},
     region::facts_of,
 };
 
-use crate::{copy::poll_copy, probe};
+use crate::{
+    copy::poll_copy,
+    path::{Oracle, Route},
+    probe,
+};
 
-/// Copied on delivery is a property of the path and seldom changes; kernel memory comes back soon.
+/// Copied on delivery is a property of the path and seldom changes; kernel memory and descriptors come back soon.
 const COPIED_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-const NO_BUFFERS_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// So many sends in a row without kernel memory, and the mechanism is off for a while.
-const NO_BUFFERS_IN_A_ROW: u32 = 3;
+const SETBACK_BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// So many setbacks in a row, and the mechanism is off for a while.
+const SETBACKS_IN_A_ROW: u32 = 3;
 
 /// The attached mechanisms of one connection.
 pub(super) struct Ladder {
     rungs: [Option<Rung>; Mechanism::ALL.len()],
     situation: Situation,
+    /// The user says where the packets go.
+    path_is_fixed: bool,
+    oracle: Oracle,
+    /// Mechanisms that notify are off because the kernel copies on delivery.
+    copied: Demotion,
     current: Mechanism,
     failed_attach: Option<AttachError>,
     /// A backend of the user's own: it takes every send.
@@ -36,52 +45,45 @@ pub(super) struct Ladder {
 
 struct Rung {
     sink: Box<dyn ZeroCopySink + Unpin>,
-    copied: Demotion,
-    no_buffers: Demotion,
-    window: CopiedWindow,
+    setback: Demotion,
     in_a_row: u32,
-    seen: (u64, u64),
 }
 
 impl Rung {
     fn new(sink: Box<dyn ZeroCopySink + Unpin>) -> Self {
-        Self {
-            sink,
-            copied: Demotion::new(COPIED_BACKOFF.0, COPIED_BACKOFF.1),
-            no_buffers: Demotion::new(NO_BUFFERS_BACKOFF.0, NO_BUFFERS_BACKOFF.1),
-            window: CopiedWindow::default(),
-            in_a_row: 0,
-            seen: (0, 0),
-        }
-    }
-
-    fn demoted(&mut self) -> Option<Refusal> {
-        self.copied.reason(Instant::now).or_else(|| self.no_buffers.reason(Instant::now))
+        Self { sink, setback: Demotion::new(SETBACK_BACKOFF.0, SETBACK_BACKOFF.1), in_a_row: 0 }
     }
 }
 
+const fn notifies(mechanism: Mechanism) -> bool {
+    matches!(mechanism, Mechanism::MsgZerocopy | Mechanism::IoUring)
+}
+
 impl Ladder {
-    pub(super) fn new(config: &SinkConfig) -> Self {
-        let threshold = match (config.copy_threshold, config.mechanism) {
-            (Some(bytes), _) => bytes,
+    pub(super) fn new(config: &SinkConfig, family: Family, route: Route) -> Self {
+        let thresholds = match (config.copy_threshold, config.mechanism) {
+            (Some(bytes), _) => Thresholds::all(bytes),
             // Who insists on a mechanism wants it for every send.
-            (None, Some(_)) => 0,
-            (None, None) => probe::copy_threshold().unwrap_or(usize::MAX),
+            (None, Some(_)) => Thresholds::all(0),
+            (None, None) => probe::thresholds(),
         };
         Self {
             rungs: Default::default(),
             situation: Situation {
-                family: zerosink_core::policy::Family::Tcp,
-                path: Path::Unknown,
+                family,
+                path: config.path.unwrap_or_else(|| route.first_guess()),
                 reuse: Reuse::InPlace,
                 bytes: 0,
-                threshold,
+                thresholds,
                 trust: config.trust,
                 forced: config.mechanism,
                 absent: [Some(Refusal::NotAttached); Mechanism::ALL.len()],
                 demoted: [None; Mechanism::ALL.len()],
                 pin_room: true,
             },
+            path_is_fixed: config.path.is_some(),
+            oracle: Oracle::new(route),
+            copied: Demotion::new(COPIED_BACKOFF.0, COPIED_BACKOFF.1),
             current: Mechanism::Copy,
             failed_attach: None,
             own: None,
@@ -125,8 +127,7 @@ impl Ladder {
 
     /// Everything is attached: checks what the user insists on, and notes the reasons before the first send.
     pub(super) fn finish(&mut self, connection: &Connection) -> io::Result<()> {
-        self.situation.family = connection.family();
-        self.situation.path = connection.path();
+        connection.observe_path(self.situation.path);
         if let Some(forced) = self.situation.forced
             && forced != Mechanism::Copy
             && self.situation.absent[forced.index()].is_some()
@@ -141,6 +142,7 @@ impl Ladder {
             });
             return Err(error.into());
         }
+        self.look_around(connection);
         let best = Situation { bytes: usize::MAX, ..self.situation.clone() };
         let ladder = Policy::ladder(&best);
         self.current = ladder.rungs()[0];
@@ -164,32 +166,28 @@ impl Ladder {
             return Pin::new(own).poll_send(cx, queue);
         }
         let Some(front) = queue.segments().first() else { return Poll::Ready(Ok(0)) };
-        if matches!(front, Segment::Borrowed(_)) {
-            let run = queue.segments().iter().take_while(|s| matches!(s, Segment::Borrowed(_))).count();
-            return poll_copy(connection, cx, queue, run, Refusal::Borrowed);
-        }
+        let is_borrowed = |segment: &Segment<'_>| matches!(segment, Segment::Borrowed(_));
+        let borrowed = is_borrowed(front);
         let (mut run, mut bytes) = (0, 0);
-        for segment in queue.segments().iter().take_while(|s| matches!(s, Segment::Owned(_))) {
+        for segment in queue.segments().iter().take_while(|segment| is_borrowed(segment) == borrowed) {
             run += 1;
             bytes += segment.as_slice().len();
         }
-        let mechanism = self.choose(connection, bytes, front.as_slice());
-        match mechanism {
-            Ok(mechanism) => {
-                let Some(rung) = &mut self.rungs[mechanism.index()] else {
-                    return poll_copy(connection, cx, queue, run, Refusal::NotAttached);
-                };
-                let before = connection.no_buffers();
+        let choice = if borrowed { Err(Refusal::Borrowed) } else { self.choose(connection, bytes, front.as_slice()) };
+        let mechanism = choice.unwrap_or(Mechanism::Copy);
+        if mechanism != self.current {
+            // Mechanisms take turns: what the one before has accepted is in the socket first.
+            ready!(self.poll_flush(cx))?;
+            self.current = mechanism;
+        }
+        match (choice, &mut self.rungs[mechanism.index()]) {
+            (Ok(_), Some(rung)) => {
+                let before = connection.setbacks().0;
                 let result = ready!(Pin::new(&mut rung.sink).poll_send(cx, queue));
-                self.current = mechanism;
-                self.learn(mechanism, connection, before);
+                rung.learn(connection, before);
                 Poll::Ready(result)
             }
-            Err(reason) => {
-                let result = ready!(poll_copy(connection, cx, queue, run, reason));
-                self.current = Mechanism::Copy;
-                Poll::Ready(result)
-            }
+            (choice, _) => poll_copy(connection, cx, queue, run, choice.err().unwrap_or(Refusal::NotAttached)),
         }
     }
 
@@ -199,66 +197,46 @@ impl Ladder {
             return Err(Refusal::NotChosen);
         }
         // Decides most sends of a service without looking any further.
-        if bytes < self.situation.threshold {
+        if bytes < self.situation.thresholds.least() {
             return Err(Refusal::Small);
         }
         self.situation.bytes = bytes;
         // Memory that no ring knows is heap, and freed heap is rewritten.
         self.situation.reuse = facts_of(memory).map_or(Reuse::InPlace, |facts| facts.reuse);
-        self.situation.path = connection.path();
         self.situation.pin_room = connection.pin_room(bytes);
-        for (rung, demoted) in self.rungs.iter_mut().zip(&mut self.situation.demoted) {
-            *demoted = rung.as_mut().and_then(Rung::demoted);
-        }
+        self.look_around(connection);
         let ladder = Policy::ladder(&self.situation);
-        let best = ladder.rungs()[0];
         for mechanism in Mechanism::ALL {
             connection.note_refusal(mechanism, ladder.refused[mechanism.index()]);
         }
-        if best == Mechanism::Copy { Err(self.why_copied(&ladder.refused)) } else { Ok(best) }
+        match ladder.rungs()[0] {
+            Mechanism::Copy => Err(ladder.why_copied()),
+            best => Ok(best),
+        }
     }
 
-    /// Of several refusals, the one of the mechanism that would have been used.
-    fn why_copied(&self, refused: &[Option<Refusal>; Mechanism::ALL.len()]) -> Refusal {
-        let attached = Mechanism::ALL.into_iter().filter(|m| self.situation.absent[m.index()].is_none());
-        attached.filter_map(|m| refused[m.index()]).next().unwrap_or(Refusal::NotAttached)
-    }
-
-    /// Takes in what the connection learned: completions and refusals of the kernel.
-    fn learn(&mut self, mechanism: Mechanism, connection: &Connection, no_buffers_before: u64) {
-        let forced = self.situation.forced.is_some();
-        let Some(rung) = &mut self.rungs[mechanism.index()] else { return };
-        if connection.no_buffers() == no_buffers_before {
-            rung.in_a_row = 0;
-        } else {
-            rung.in_a_row += 1;
-            if rung.in_a_row >= NO_BUFFERS_IN_A_ROW {
-                rung.in_a_row = 0;
-                rung.no_buffers.demote(Instant::now(), Refusal::NoBuffers);
+    /// Takes in what is known about the path and the mechanisms now.
+    fn look_around(&mut self, connection: &Connection) {
+        if !self.path_is_fixed {
+            match self.oracle.observe(connection, Instant::now) {
+                Some(Verdict::Copies) => {
+                    self.copied.demote(Instant::now(), Refusal::CopiedOnDelivery);
+                }
+                Some(Verdict::ReadsInPlace) => self.copied.reset(),
+                None => self.oracle.expire(connection, Instant::now),
             }
         }
-        let (notified, copied) = connection.notified();
-        if notified == rung.seen.0 {
-            return;
-        }
-        let copies = copied.saturating_sub(rung.seen.1).min(u64::from(u32::MAX)) as u32;
-        let clean = (notified - rung.seen.0).saturating_sub(u64::from(copies)).min(u64::from(u32::MAX)) as u32;
-        rung.seen = (notified, copied);
-        // Clean ones first: the verdict is of the whole window either way.
-        let verdicts = [rung.window.record(clean, false), rung.window.record(copies, true)];
-        for verdict in verdicts.into_iter().flatten() {
-            match verdict {
-                Verdict::Copies => {
-                    connection.observe_path(Path::SameHost);
-                    if !forced {
-                        rung.copied.demote(Instant::now(), Refusal::CopiedOnDelivery);
-                    }
-                }
-                Verdict::ReadsInPlace => {
-                    connection.observe_path(Path::OffHost);
-                    rung.copied.reset();
-                }
-            }
+        self.situation.path = connection.path();
+        let copied = match self.situation.forced {
+            // Who insists on a mechanism has it copied on delivery.
+            Some(_) => None,
+            None if self.oracle.always_copies() && !self.path_is_fixed => Some(Refusal::CopiedOnDelivery),
+            None => self.copied.reason(Instant::now),
+        };
+        for (mechanism, demoted) in Mechanism::ALL.into_iter().zip(&mut self.situation.demoted) {
+            let rung = self.rungs[mechanism.index()].as_mut();
+            let setback = rung.and_then(|rung| rung.setback.reason(Instant::now));
+            *demoted = if notifies(mechanism) { copied.or(setback) } else { setback };
         }
     }
 
@@ -270,5 +248,21 @@ impl Ladder {
             ready!(Pin::new(&mut rung.sink).poll_flush(cx))?;
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl Rung {
+    /// Takes in whether the kernel did the send.
+    fn learn(&mut self, connection: &Connection, setbacks_before: u64) {
+        let (setbacks, reason) = connection.setbacks();
+        if setbacks == setbacks_before {
+            self.in_a_row = 0;
+            return;
+        }
+        self.in_a_row += 1;
+        if self.in_a_row >= SETBACKS_IN_A_ROW {
+            self.in_a_row = 0;
+            self.setback.demote(Instant::now(), reason);
+        }
     }
 }

@@ -26,6 +26,7 @@ pub use split::AutoReadHalf;
 use self::ladder::Ladder;
 #[cfg(zerosink_linux)]
 use crate::driver::{Reader, Socket};
+use crate::path::Route;
 #[cfg(not(zerosink_linux))]
 use crate::portable::{Reader, Socket};
 
@@ -43,9 +44,17 @@ pub struct AutoSink {
 impl AutoSink {
     async fn new(socket: Arc<Socket>, connection: Connection, config: &SinkConfig) -> io::Result<Self> {
         let connection = Arc::new(connection);
-        let mut ladder = Ladder::new(config);
+        let route = match (socket.local_addr(), socket.peer_addr()) {
+            (Ok(local), Ok(peer)) => Route::of(&local, &peer),
+            _ => Route::Device,
+        };
+        let mut ladder = Ladder::new(config, connection.family(), route);
         #[cfg(zerosink_linux)]
-        ladder.attach(&crate::msg_zerocopy::MsgZerocopy, &connection, config).await;
+        {
+            ladder.attach(&crate::splice::Splice, &connection, config).await;
+            ladder.attach(&crate::splice::Gift, &connection, config).await;
+            ladder.attach(&crate::msg_zerocopy::MsgZerocopy, &connection, config).await;
+        }
         ladder.finish(&connection)?;
         Ok(Self { ladder, connection, socket, reader: None })
     }

@@ -4,3 +4,4 @@
 pub(crate) mod errqueue;
 pub(crate) mod readable;
 pub(crate) mod socket;
+pub(crate) mod splice;

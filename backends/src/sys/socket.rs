@@ -42,7 +42,6 @@ pub(crate) fn set_zerocopy(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// `setsockopt(SO_TIMESTAMPING)`: from now on the error queue tells when the last byte of a send is acknowledged
 /// (`Documentation/networking/timestamping.rst`). `OPT_ID` keeps time-stamps of different sends apart, `OPT_TSONLY` keeps
 /// the kernel from sending the data back with them.
-#[expect(dead_code, reason = "the splice backend comes next")]
 pub(crate) fn request_acknowledgements(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = libc::SOF_TIMESTAMPING_TX_ACK
         | libc::SOF_TIMESTAMPING_SOFTWARE

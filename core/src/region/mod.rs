@@ -111,6 +111,16 @@ pub fn distrust(slice: &[u8]) -> bool {
     !slice.is_empty() && rings::with(slice, |ring| ring.distrust(slice)).unwrap_or(false)
 }
 
+/// Says that the pages under `slice`, a part of one lease, are given away: whoever was given them may read them for ever. True if
+/// the ring replaces them when the lease's last handle is dropped, before the space is granted again.
+///
+/// False, and nothing is noted, if it could not: the lease is not whole replacement units, the memory cannot replace pages, somebody
+/// relies on them ([`keep_pages`]), or no ring owns them.
+#[must_use = "pages that are not replaced must not be given away"]
+pub fn give_away(slice: &[u8]) -> bool {
+    !slice.is_empty() && rings::with(slice, |ring| ring.give_away(slice)).unwrap_or(false)
+}
+
 /// Asks the ring that owns `slice` to keep its pages as they are from now on, for as long as the ring lives. True if it does.
 ///
 /// A kernel that has pinned pages for good, such as io_uring for registered buffers, goes on sending the old ones after a

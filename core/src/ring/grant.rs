@@ -6,6 +6,7 @@ use std::{fmt, mem::MaybeUninit, ops::Range, ptr::NonNull, sync::Arc};
 use bytes::{BufMut, Bytes, buf::UninitSlice};
 
 use super::{RingError, cell::Piece, reuse::Returned, shared::Shared};
+use crate::memory::Reuse;
 
 /// A segment in use: what a grant and a lease are made of. Dropping it gives the segment back.
 struct Held {
@@ -235,5 +236,30 @@ impl Shared {
             at = start + self.bytes(self.granules(end - start));
         }
         true
+    }
+
+    /// Has the lease under `slice` replaced when it comes back. False, and nothing noted, where that cannot be.
+    pub(crate) fn give_away(&self, slice: &[u8]) -> bool {
+        match self.facts().reuse {
+            Reuse::FreshPages => return true,
+            Reuse::Immutable => return false,
+            Reuse::InPlace => {}
+        }
+        let Some(slot) = self.index.find(self.granule(slice.as_ptr().addr())).and_then(|node| self.slots.get(node))
+        else {
+            return false;
+        };
+        let whole = |lease: &Bytes| {
+            let offset = lease.as_ptr().addr() - self.start();
+            let end = slice.as_ptr().addr() + slice.len();
+            end <= lease.as_ptr().addr() + lease.len()
+                && self.can_replace(offset..offset + self.bytes(self.granules(lease.len())))
+        };
+        // SAFETY: as in `lease_of`.
+        let given = unsafe { slot.read(whole) } == Some(true);
+        if given {
+            slot.distrust();
+        }
+        given
     }
 }

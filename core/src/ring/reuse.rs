@@ -65,9 +65,7 @@ impl Shared {
 
     /// Replaces pages of a ring that otherwise keeps them.
     fn replace_once(&self, range: Range<usize>) -> io::Result<()> {
-        let unit = self.facts().unit;
-        let whole = |at: usize| unit.is_power_of_two() && at & (unit - 1) == 0;
-        if !(whole(self.start()) && whole(range.start) && whole(range.end)) {
+        if !self.is_whole_units(&range) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a lease that is not whole replacement units"));
         }
         // Held while the pages go, so that `keep_pages` does not return in the middle of it.
@@ -76,6 +74,19 @@ impl Shared {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "somebody relies on the ring's pages"));
         }
         self.memory().recycle(range)
+    }
+
+    fn is_whole_units(&self, range: &Range<usize>) -> bool {
+        let unit = self.facts().unit;
+        let whole = |at: usize| unit.is_power_of_two() && at & (unit - 1) == 0;
+        whole(self.start()) && whole(range.start) && whole(range.end)
+    }
+
+    /// True if the pages of `range` can be replaced, as far as can be said beforehand.
+    pub(super) fn can_replace(&self, range: Range<usize>) -> bool {
+        self.memory().facts().reuse == Reuse::FreshPages
+            && self.is_whole_units(&range)
+            && !*self.keeps_pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on the ring's pages stay what they are. False if they are replaced all the time.

@@ -1,0 +1,171 @@
+//! Where the packets of a connection go.
+//!
+//! At the start the addresses tell, and the device that has the local one; afterwards the kernel's completions of zero-copy
+//! sends do, by ratio over a window. What they tell is true of the past only: a route can change, so evidence expires, and
+//! whoever needs it goes on with a mechanism that brings new.
+
+use std::{
+    collections::HashMap,
+    fs,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use zerosink_core::{
+    Connection, Path,
+    demotion::{CopiedWindow, Verdict},
+};
+
+use crate::auto::Address;
+
+/// So long completions speak for the sends that follow them.
+const EVIDENCE_LASTS: Duration = Duration::from_secs(2);
+/// So long the list of addresses and devices is believed.
+const DEVICES_LAST: Duration = Duration::from_secs(5);
+
+/// What the addresses of a connection say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Both ends are on this host, whatever happens: the same address, loopback, or `AF_UNIX`.
+    Local,
+    /// The local address is on a device that exists in software only: veth, bridge, tap. It may still lead off the host.
+    Virtual,
+    /// The local address is on a real device, or on none that is known.
+    Device,
+}
+
+impl Route {
+    /// The route between the two ends of a connected socket.
+    pub(crate) fn of(local: &Address, peer: &Address) -> Self {
+        let (Address::Tcp(local), Address::Tcp(peer)) = (local, peer) else { return Self::Local };
+        let (local, peer) = (local.ip().to_canonical(), peer.ip().to_canonical());
+        if local == peer || peer.is_loopback() {
+            return Self::Local;
+        }
+        if is_virtual(local) { Self::Virtual } else { Self::Device }
+    }
+
+    /// What to believe until there are completions.
+    pub(crate) const fn first_guess(self) -> Path {
+        match self {
+            Self::Local | Self::Virtual => Path::SameHost,
+            Self::Device => Path::Unknown,
+        }
+    }
+}
+
+#[cfg(not(zerosink_linux))]
+const fn is_virtual(_: IpAddr) -> bool {
+    false
+}
+
+/// True if the device that has `address` exists in software only: it has no `device` in sysfs.
+#[cfg(zerosink_linux)]
+fn is_virtual(address: IpAddr) -> bool {
+    static DEVICES: Mutex<Option<(Instant, HashMap<IpAddr, bool>)>> = Mutex::new(None);
+    let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = match &mut *devices {
+        Some((since, known)) if since.elapsed() < DEVICES_LAST => known,
+        stale => {
+            let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+                tracing::debug!(%error, "no list of network devices");
+                Vec::new()
+            });
+            let kind = |name: &str| fs::exists(format!("/sys/class/net/{name}/device")).is_ok_and(|real| !real);
+            let known = interfaces.iter().map(|i| (i.ip().to_canonical(), kind(&i.name))).collect();
+            &mut stale.insert((Instant::now(), known)).1
+        }
+    };
+    known.get(&address).copied().unwrap_or(false)
+}
+
+/// Judges one connection.
+#[derive(Debug)]
+pub(crate) struct Oracle {
+    route: Route,
+    window: CopiedWindow,
+    /// Completions, and copied ones, that were taken in.
+    seen: (u64, u64),
+    /// When the last verdict was reached.
+    evidence: Option<Instant>,
+}
+
+impl Oracle {
+    pub(crate) fn new(route: Route) -> Self {
+        Self { route, window: CopiedWindow::default(), seen: (0, 0), evidence: None }
+    }
+
+    /// True if zero-copy sends with completions are copied on delivery for certain.
+    pub(crate) fn always_copies(&self) -> bool {
+        self.route == Route::Local
+    }
+
+    /// Takes in the completions that came since the last time. A verdict, if they fill a window.
+    ///
+    /// Completions that came are counted, not copied ones that did not: a path that gives none proves nothing.
+    pub(crate) fn observe(&mut self, connection: &Connection, now: impl Fn() -> Instant) -> Option<Verdict> {
+        let (came, copied) = connection.notified();
+        let mut verdict = None;
+        if came != self.seen.0 {
+            let copies = copied.saturating_sub(self.seen.1).min(came - self.seen.0);
+            let clean = (came - self.seen.0) - copies;
+            self.seen = (came, copied);
+            let clamp = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+            // Clean ones first: the verdict is of the whole window either way.
+            for judged in [self.window.record(clamp(clean), false), self.window.record(clamp(copies), true)] {
+                verdict = judged.or(verdict);
+            }
+        }
+        match verdict {
+            Some(Verdict::Copies) => {
+                self.evidence = None;
+                connection.observe_path(Path::SameHost);
+            }
+            Some(Verdict::ReadsInPlace) if self.route != Route::Local => {
+                self.evidence = Some(now());
+                connection.observe_path(Path::OffHost);
+            }
+            Some(Verdict::ReadsInPlace) | None => {}
+        }
+        verdict
+    }
+
+    /// Forgets evidence that has expired. The path is unknown then, and sends that rest on it stop.
+    pub(crate) fn expire(&mut self, connection: &Connection, now: impl Fn() -> Instant) {
+        if self.evidence.is_some_and(|since| now().saturating_duration_since(since) >= EVIDENCE_LASTS) {
+            self.evidence = None;
+            connection.observe_path(Path::Unknown);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(text: &str) -> Address {
+        Address::Tcp(text.parse().unwrap())
+    }
+
+    #[test]
+    fn addresses_of_one_host_are_local_whatever_the_device() {
+        let table = [
+            ("127.0.0.1:1", "127.0.0.1:2", Route::Local),
+            ("127.0.0.1:1", "127.8.8.8:2", Route::Local),
+            ("[::1]:1", "[::1]:2", Route::Local),
+            ("[::ffff:127.0.0.1]:1", "127.0.0.1:2", Route::Local),
+            ("192.0.2.7:1", "192.0.2.7:2", Route::Local),
+            ("192.0.2.7:1", "192.0.2.8:2", Route::Device),
+        ];
+        for (local, peer, want) in table {
+            assert_eq!(Route::of(&tcp(local), &tcp(peer)), want, "{local} {peer}");
+        }
+        assert_eq!(Route::of(&Address::Unix(None), &Address::Unix(None)), Route::Local);
+    }
+
+    #[test]
+    fn loopback_has_no_device_behind_it() {
+        assert!(is_virtual(IpAddr::from([127, 0, 0, 1])));
+    }
+}
