@@ -34,8 +34,8 @@ async fn one(mechanism: Mechanism, round: usize) {
         _ => {
             // Refused, with the socket inside.
             drop(sink);
-            let (socket, _reader) = connection(None);
-            assert!(socket.into_sink(SinkConfig::new().mechanism(Mechanism::Gift)).await.is_err());
+            let (socket, _reader) = std::os::unix::net::UnixStream::pair().unwrap();
+            assert!(socket.into_sink(SinkConfig::new().mechanism(Mechanism::MsgZerocopy)).await.is_err());
         }
     }
     tokio::task::spawn_blocking(|| peer.join().unwrap()).await.unwrap().is_exactly(BYTES);
