@@ -1,0 +1,114 @@
+//! Two hosts and what is between them.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+};
+
+use super::{conditions::Conditions, forwarder::Wire, namespace::Namespace, tap::Tap};
+
+/// Two namespaces, each with one address, that reach each other.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) near: Namespace,
+    pub(crate) far: Namespace,
+    wire: Option<Wire>,
+}
+
+/// How two TAP devices are joined.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Link {
+    /// From the near host to the far one.
+    pub(crate) forth: Conditions,
+    pub(crate) back: Conditions,
+    /// See [`Tap::open`]: a frame may have 64 KiB, which is the only way to be fast. A fate then hits 64 KiB at once.
+    pub(crate) offloads: bool,
+}
+
+impl Link {
+    /// The same both ways, but not the same fates.
+    pub(crate) fn both(conditions: Conditions) -> Self {
+        Self { forth: conditions, back: Conditions { seed: !conditions.seed, ..conditions }, offloads: true }
+    }
+
+    /// Frames of 1500 bytes, each with its own fate.
+    pub(crate) fn small_frames(self) -> Self {
+        Self { offloads: false, ..self }
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::both(Conditions::default())
+    }
+}
+
+impl Network {
+    pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+    pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+
+    /// Two TAP devices and a wire.
+    ///
+    /// A window of 32 MiB is open from the start, so that the delay times the bandwidth fits, and a connection does not
+    /// learn from the one before it. Congestion control is `reno`: every kernel has it, every namespace may use it, and it
+    /// neither paces nor leaves slow start before a loss.
+    pub(crate) fn by_wire(link: Link) -> io::Result<Self> {
+        let (near, far) = (Namespace::create()?, Namespace::create()?);
+        let end = |namespace: &Namespace, address| {
+            let tap = Tap::open(namespace, "wire0", link.offloads)?;
+            namespace.bring_up("wire0", address)?;
+            settle(namespace)?;
+            io::Result::Ok(tap)
+        };
+        let ends = [end(&near, Self::NEAR)?, end(&far, Self::FAR)?];
+        let wire = Wire::join(ends, [link.forth, link.back])?;
+        Ok(Self { near, far, wire: Some(wire) })
+    }
+
+    /// A pair of virtual devices: the kernel hands packets over by reference, at once.
+    pub(crate) fn by_veth() -> io::Result<Self> {
+        let (near, far) = (Namespace::create()?, Namespace::create()?);
+        near.ip(&format!("link add veth0 type veth peer name veth0 netns {}", far.path()))?;
+        for (namespace, address) in [(&near, Self::NEAR), (&far, Self::FAR)] {
+            namespace.bring_up("veth0", address)?;
+            settle(namespace)?;
+        }
+        Ok(Self { near, far, wire: None })
+    }
+
+    /// The wire of a network [`by_wire`](Self::by_wire).
+    #[track_caller]
+    pub(crate) fn wire(&self) -> &Wire {
+        self.wire.as_ref().expect("a network by veth has no wire")
+    }
+
+    /// The congestion control of new connections.
+    pub(crate) fn congestion_control(&self) -> io::Result<String> {
+        self.near.get("net/ipv4/tcp_congestion_control")
+    }
+
+    /// A listener on the far host.
+    pub(crate) fn listen(&self) -> io::Result<TcpListener> {
+        self.far.run(|| TcpListener::bind((Self::FAR, 0)))
+    }
+
+    /// A connection from the near host.
+    pub(crate) fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        self.near.run(|| TcpStream::connect(address))
+    }
+
+    /// A connection: its end on the near host, and its end on the far one.
+    pub(crate) fn connection(&self) -> io::Result<(TcpStream, TcpStream)> {
+        let listener = self.listen()?;
+        let near = self.connect(listener.local_addr()?)?;
+        Ok((near, listener.accept()?.0))
+    }
+}
+
+/// TCP as [`Network::by_wire`] promises it.
+pub(super) fn settle(namespace: &Namespace) -> io::Result<()> {
+    namespace.set("net/ipv4/tcp_rmem", "4096 33554432 67108864")?;
+    namespace.set("net/ipv4/tcp_wmem", "4096 33554432 67108864")?;
+    namespace.set("net/ipv4/tcp_no_metrics_save", "1")?;
+    namespace.set("net/ipv4/tcp_congestion_control", "reno")
+}

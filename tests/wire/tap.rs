@@ -1,0 +1,90 @@
+//! The wire's end in a namespace: an Ethernet device whose other side is a descriptor of this process.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags, open},
+    io::Errno,
+};
+
+use super::namespace::Namespace;
+
+/// A TAP device. It goes away with this value.
+#[derive(Debug)]
+pub(crate) struct Tap(OwnedFd);
+
+/// `struct ifreq`, as far as `TUNSETIFF` reads it.
+#[repr(C)]
+struct Request {
+    name: [u8; libc::IFNAMSIZ],
+    flags: libc::c_short,
+    // The union in `struct ifreq` has 24 bytes.
+    rest: [u8; 22],
+}
+
+impl Tap {
+    /// Longer than any frame: a segment of 64 KiB, its Ethernet header, and the header that offloads put before it.
+    pub(crate) const FRAME: usize = (64 << 10) + 64;
+
+    /// A new device in `namespace`, down and without an address.
+    ///
+    /// With `offloads` the kernel leaves checksums and segmentation to us, as it does with real hardware: a frame may carry
+    /// 64 KiB, its checksum is not there yet, and a `virtio_net_hdr` before it says so. Such a frame can go into another
+    /// device that has them, unchanged. Without them frames are what a plain wire carries.
+    pub(crate) fn open(namespace: &Namespace, name: &str, offloads: bool) -> io::Result<Self> {
+        namespace.run(|| {
+            let fd = open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+            let mut request = Request { name: [0; _], flags: 0, rest: [0; _] };
+            request.name[..name.len()].copy_from_slice(name.as_bytes());
+            let flags = libc::IFF_TAP | libc::IFF_NO_PI | if offloads { libc::IFF_VNET_HDR } else { 0 };
+            request.flags = flags as libc::c_short;
+            #[expect(unsafe_code, reason = "no safe wrapper makes a TAP device")]
+            // SAFETY: the fd is open, and TUNSETIFF reads and writes a `struct ifreq`, whose size and layout `request` has.
+            let made = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+            if made != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if offloads {
+                let what = libc::c_ulong::from(libc::TUN_F_CSUM | libc::TUN_F_TSO4);
+                #[expect(unsafe_code, reason = "as above")]
+                // SAFETY: the fd is open, and TUNSETOFFLOAD takes its argument by value.
+                let set = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, what) };
+                if set != 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(Self(fd))
+        })
+    }
+
+    /// Takes the next frame that the kernel has sent, if there is one.
+    pub(crate) fn take(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match rustix::io::read(&self.0, buffer) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Lets the kernel receive a frame.
+    pub(crate) fn put(&self, frame: &[u8]) -> io::Result<()> {
+        rustix::io::write(&self.0, frame)?;
+        Ok(())
+    }
+
+    /// Waits until there is a frame to take; `false` if none came in time.
+    pub(crate) fn wait(&self, patience: std::time::Duration) -> io::Result<bool> {
+        let timeout = Timespec::try_from(patience).map_err(io::Error::other)?;
+        Ok(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout))? > 0)
+    }
+}
+
+impl AsFd for Tap {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
