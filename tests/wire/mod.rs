@@ -16,9 +16,12 @@ pub(crate) mod tap;
 
 use std::{io, net::TcpStream, os::fd::AsRawFd as _};
 
+use namespace::Namespace;
+use tap::{Offloads, Tap};
+
 /// Why there can be no network here, or `None`.
 pub(crate) fn missing() -> Option<String> {
-    let tried = namespace::Namespace::create().and_then(|namespace| tap::Tap::open(&namespace, "tap0", false));
+    let tried = Namespace::create().and_then(|namespace| Tap::open(&namespace, "tap0", Offloads::All));
     tried.err().map(|error| format!("no network namespace with a TAP device: {error}"))
 }
 

@@ -5,7 +5,12 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
 };
 
-use super::{conditions::Conditions, forwarder::Wire, namespace::Namespace, tap::Tap};
+use super::{
+    conditions::Conditions,
+    forwarder::Wire,
+    namespace::Namespace,
+    tap::{Offloads, Tap},
+};
 
 /// Two namespaces, each with one address, that reach each other.
 #[derive(Debug)]
@@ -21,19 +26,19 @@ pub(crate) struct Link {
     /// From the near host to the far one.
     pub(crate) forth: Conditions,
     pub(crate) back: Conditions,
-    /// See [`Tap::open`]: a frame may have 64 KiB, which is the only way to be fast. A fate then hits 64 KiB at once.
-    pub(crate) offloads: bool,
+    /// With all of them a frame may have 64 KiB, which is the only way to be fast. A fate then hits 64 KiB at once.
+    pub(crate) offloads: Offloads,
 }
 
 impl Link {
     /// The same both ways, but not the same fates.
     pub(crate) fn both(conditions: Conditions) -> Self {
-        Self { forth: conditions, back: Conditions { seed: !conditions.seed, ..conditions }, offloads: true }
+        Self { forth: conditions, back: Conditions { seed: !conditions.seed, ..conditions }, offloads: Offloads::All }
     }
 
     /// Frames of 1500 bytes, each with its own fate.
     pub(crate) fn small_frames(self) -> Self {
-        Self { offloads: false, ..self }
+        Self { offloads: Offloads::Checksums, ..self }
     }
 }
 
@@ -49,15 +54,13 @@ impl Network {
 
     /// Two TAP devices and a wire.
     ///
-    /// A window of 32 MiB is open from the start, so that the delay times the bandwidth fits, and a connection does not
-    /// learn from the one before it. Congestion control is `reno`: every kernel has it, every namespace may use it, and it
-    /// neither paces nor leaves slow start before a loss.
+    /// TCP is as [`Namespace::tune_tcp`] makes it: delay times bandwidth fits into the window.
     pub(crate) fn by_wire(link: Link) -> io::Result<Self> {
         let (near, far) = (Namespace::create()?, Namespace::create()?);
         let end = |namespace: &Namespace, address| {
             let tap = Tap::open(namespace, "wire0", link.offloads)?;
             namespace.bring_up("wire0", address)?;
-            settle(namespace)?;
+            namespace.tune_tcp()?;
             io::Result::Ok(tap)
         };
         let ends = [end(&near, Self::NEAR)?, end(&far, Self::FAR)?];
@@ -71,7 +74,7 @@ impl Network {
         near.ip(&format!("link add veth0 type veth peer name veth0 netns {}", far.path()))?;
         for (namespace, address) in [(&near, Self::NEAR), (&far, Self::FAR)] {
             namespace.bring_up("veth0", address)?;
-            settle(namespace)?;
+            namespace.tune_tcp()?;
         }
         Ok(Self { near, far, wire: None })
     }
@@ -103,12 +106,4 @@ impl Network {
         let near = self.connect(listener.local_addr()?)?;
         Ok((near, listener.accept()?.0))
     }
-}
-
-/// TCP as [`Network::by_wire`] promises it.
-pub(super) fn settle(namespace: &Namespace) -> io::Result<()> {
-    namespace.set("net/ipv4/tcp_rmem", "4096 33554432 67108864")?;
-    namespace.set("net/ipv4/tcp_wmem", "4096 33554432 67108864")?;
-    namespace.set("net/ipv4/tcp_no_metrics_save", "1")?;
-    namespace.set("net/ipv4/tcp_congestion_control", "reno")
 }

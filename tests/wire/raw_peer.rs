@@ -1,7 +1,7 @@
 //! A TCP peer without a kernel: it reads and writes frames, and need not keep the rules.
 //!
 //! It is host and wire in one, so what it has not read waits in the device of the other side: sent, as that kernel sees it,
-//! and still in the sender's memory.
+//! and still in the sender's memory. For that the device must have checksum offload.
 
 use std::{
     io,
@@ -16,8 +16,8 @@ use etherparse::{
 
 use super::{
     namespace::Namespace,
-    network::{Network, settle},
-    tap::Tap,
+    network::Network,
+    tap::{Offloads, Tap},
 };
 
 /// The far end of one connection.
@@ -61,9 +61,9 @@ impl RawPeer {
 
     /// Connects a socket in `namespace`, which gets a device for it, to a new peer with a receive window of so many bytes.
     pub(crate) fn connect(namespace: &Namespace, window: usize) -> io::Result<(TcpStream, Self)> {
-        let tap = Tap::open(namespace, "raw0", false)?;
+        let tap = Tap::open(namespace, "raw0", Offloads::Checksums)?;
         namespace.bring_up("raw0", Network::NEAR)?;
-        settle(namespace)?;
+        namespace.tune_tcp()?;
         let mut peer = Self {
             tap,
             mac: [0; 6],
@@ -139,7 +139,7 @@ impl RawPeer {
     /// A kernel takes no acknowledgement for what it has not sent, and it sends no more than its congestion window. So this
     /// goes segment by segment, each time opening that window. What the kernel had not written yet is ignored: say it again.
     pub(crate) fn acknowledge_unread(&mut self, upto: usize) -> io::Result<()> {
-        for bytes in (self.stream.len()..upto).step_by(Self::SEGMENT).chain([upto]) {
+        for bytes in (self.stream.len()..upto).step_by(Self::SEGMENT).skip(1).chain([upto]) {
             self.acknowledge(bytes)?;
         }
         Ok(())
@@ -172,7 +172,7 @@ impl RawPeer {
         flags(&mut header);
         let builder = PacketBuilder::ethernet2(Self::MAC, self.mac);
         let builder = builder.ipv4(Self::ADDRESS.octets(), Network::NEAR.octets(), 64).tcp_header(header);
-        let mut frame = Vec::new();
+        let mut frame = vec![0; Tap::HEADER];
         builder.write(&mut frame, &[]).map_err(io::Error::other)?;
         self.tap.put(&frame)
     }
@@ -187,11 +187,13 @@ impl RawPeer {
                 }
                 continue;
             };
-            let frame = SlicedPacket::from_ethernet(&buffer[..bytes]).map_err(io::Error::other)?;
-            match (&frame.net, &frame.transport) {
+            // What the header leaves to be done is the checksum, and we do not care.
+            let frame = &buffer[Tap::HEADER..bytes];
+            let packet = SlicedPacket::from_ethernet(frame).map_err(io::Error::other)?;
+            match (&packet.net, &packet.transport) {
                 (Some(NetSlice::Arp(question)), _) => self.answer(question.to_packet())?,
                 (_, Some(TransportSlice::Tcp(tcp))) if tcp.destination_port() == Self::PORT => {
-                    let mac = buffer[6..12].try_into().map_err(io::Error::other)?;
+                    let mac = frame[6..12].try_into().map_err(io::Error::other)?;
                     return Ok(Segment { mac, header: tcp.to_header(), payload: tcp.payload().to_vec() });
                 }
                 _ => {}
@@ -208,7 +210,7 @@ impl RawPeer {
         answer.operation = ArpOperation::REPLY;
         (answer.sender_mac, answer.sender_ipv4) = (Self::MAC, Self::ADDRESS.octets());
         (answer.target_mac, answer.target_ipv4) = (question.sender_mac, question.sender_ipv4);
-        let mut frame = Vec::new();
+        let mut frame = vec![0; Tap::HEADER];
         let builder = PacketBuilder::ethernet2(Self::MAC, question.sender_mac);
         builder.arp(answer.into()).write(&mut frame).map_err(io::Error::other)?;
         self.tap.put(&frame)

@@ -13,6 +13,21 @@ use rustix::{
 
 use super::namespace::Namespace;
 
+/// What the kernel leaves to the device, as it does with real hardware.
+///
+/// With any of them, a `virtio_net_hdr` stands before each frame, both ways, and says what is still to be done. A frame can
+/// go with its header into another device that has the same, unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offloads {
+    /// Frames are what a plain wire carries. To compute the checksum the kernel must touch the bytes, and it copies what it
+    /// is to send: nothing is zero-copy here.
+    None,
+    /// No checksum is in the frame yet, so the kernel can point at the sender's memory until the frame is taken.
+    Checksums,
+    /// Also, a frame may carry 64 KiB, to be cut into segments.
+    All,
+}
+
 /// A TAP device. It goes away with this value.
 #[derive(Debug)]
 pub(crate) struct Tap(OwnedFd);
@@ -29,18 +44,17 @@ struct Request {
 impl Tap {
     /// Longer than any frame: a segment of 64 KiB, its Ethernet header, and the header that offloads put before it.
     pub(crate) const FRAME: usize = (64 << 10) + 64;
+    /// `struct virtio_net_hdr`. All zeroes: nothing is to be done.
+    pub(crate) const HEADER: usize = 10;
 
     /// A new device in `namespace`, down and without an address.
-    ///
-    /// With `offloads` the kernel leaves checksums and segmentation to us, as it does with real hardware: a frame may carry
-    /// 64 KiB, its checksum is not there yet, and a `virtio_net_hdr` before it says so. Such a frame can go into another
-    /// device that has them, unchanged. Without them frames are what a plain wire carries.
-    pub(crate) fn open(namespace: &Namespace, name: &str, offloads: bool) -> io::Result<Self> {
+    pub(crate) fn open(namespace: &Namespace, name: &str, offloads: Offloads) -> io::Result<Self> {
         namespace.run(|| {
             let fd = open("/dev/net/tun", OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
             let mut request = Request { name: [0; _], flags: 0, rest: [0; _] };
             request.name[..name.len()].copy_from_slice(name.as_bytes());
-            let flags = libc::IFF_TAP | libc::IFF_NO_PI | if offloads { libc::IFF_VNET_HDR } else { 0 };
+            let flags =
+                libc::IFF_TAP | libc::IFF_NO_PI | if offloads == Offloads::None { 0 } else { libc::IFF_VNET_HDR };
             request.flags = flags as libc::c_short;
             #[expect(unsafe_code, reason = "no safe wrapper makes a TAP device")]
             // SAFETY: the fd is open, and TUNSETIFF reads and writes a `struct ifreq`, whose size and layout `request` has.
@@ -48,16 +62,15 @@ impl Tap {
             if made != 0 {
                 return Err(io::Error::last_os_error());
             }
-            if offloads {
-                let what = libc::c_ulong::from(libc::TUN_F_CSUM | libc::TUN_F_TSO4);
-                #[expect(unsafe_code, reason = "as above")]
-                // SAFETY: the fd is open, and TUNSETOFFLOAD takes its argument by value.
-                let set = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, what) };
-                if set != 0 {
-                    return Err(io::Error::last_os_error());
-                }
-            }
-            Ok(Self(fd))
+            let what = match offloads {
+                Offloads::None => return Ok(Self(fd)),
+                Offloads::Checksums => libc::TUN_F_CSUM,
+                Offloads::All => libc::TUN_F_CSUM | libc::TUN_F_TSO4,
+            };
+            #[expect(unsafe_code, reason = "as above")]
+            // SAFETY: the fd is open, and TUNSETOFFLOAD takes its argument by value.
+            let set = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(what)) };
+            if set == 0 { Ok(Self(fd)) } else { Err(io::Error::last_os_error()) }
         })
     }
 
