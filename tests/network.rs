@@ -17,7 +17,6 @@ use std::{
 use support::pattern::{self, Verdict};
 use wire::{
     conditions::{Conditions, Fates},
-    namespace::Namespace,
     network::{Link, Network},
     raw_peer::RawPeer,
     tap::Offloads,
@@ -60,7 +59,7 @@ fn cross((mut near, mut far): (TcpStream, TcpStream), total: u64) -> Verdict {
 
 #[test]
 fn a_wire_takes_its_time_and_loses_nothing() {
-    const TOTAL: u64 = 4 << 20;
+    const TOTAL: u64 = 2 << 20;
     if skipped("a_wire_takes_its_time_and_loses_nothing") {
         return;
     }
@@ -175,7 +174,7 @@ fn a_raw_peer_can_behave() {
     if skipped("a_raw_peer_can_behave") {
         return;
     }
-    let (mut socket, mut peer) = RawPeer::connect(&Namespace::create().unwrap(), 256 << 10).unwrap();
+    let (mut socket, mut peer) = RawPeer::connect(256 << 10).unwrap();
     let sender = thread::spawn(move || {
         socket.write_all(&written(0, TOTAL)).unwrap();
         socket.shutdown(Shutdown::Write).unwrap();
@@ -191,7 +190,7 @@ fn a_raw_peer_can_close_its_window() {
     if skipped("a_raw_peer_can_close_its_window") {
         return;
     }
-    let (mut socket, mut peer) = RawPeer::connect(&Namespace::create().unwrap(), 64 << 10).unwrap();
+    let (mut socket, mut peer) = RawPeer::connect(64 << 10).unwrap();
     peer.open_window(0).unwrap();
     socket.write_all(&written(0, TOTAL)).unwrap();
     assert_eq!(peer.step().unwrap(), 0, "only a probe comes");
@@ -205,7 +204,7 @@ fn a_raw_peer_can_reset() {
     if skipped("a_raw_peer_can_reset") {
         return;
     }
-    let (mut socket, peer) = RawPeer::connect(&Namespace::create().unwrap(), 64 << 10).unwrap();
+    let (mut socket, peer) = RawPeer::connect(64 << 10).unwrap();
     socket.set_read_timeout(Some(harness::STEP)).unwrap();
     peer.reset().unwrap();
     assert_eq!(socket.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
@@ -232,7 +231,7 @@ fn a_network_leaves_nothing_behind() {
     for _ in 0..3 {
         let network = Network::by_wire(Link::default()).unwrap();
         let connection = network.connection().unwrap();
-        let raw = RawPeer::connect(&Namespace::create().unwrap(), 64 << 10).unwrap();
+        let raw = RawPeer::connect(64 << 10).unwrap();
         assert_ne!(held(), before, "they do hold something");
         drop((connection, network, raw));
         drop(Network::by_veth().unwrap());

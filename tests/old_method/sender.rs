@@ -4,6 +4,8 @@
 //! It is what people do who have seen their receiver get corrupt data (the story is told at
 //! <https://stackoverflow.com/questions/6421771/vmsplice-and-tcp>). These tests show what is left of the corruption, and the
 //! bench what the waiting costs.
+#![allow(clippy::allow_attributes, reason = "the tests and the bench use different parts")]
+#![allow(dead_code, reason = "the tests and the bench use different parts")]
 
 use std::{
     io,

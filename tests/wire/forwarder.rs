@@ -205,9 +205,10 @@ impl Carrier {
         let counts = &self.shared.counts[direction];
         let now = Instant::now();
         while let Some(frame) = self.lanes[direction].arrived(now) {
-            self.ends[1 - direction].put(&frame)?;
+            // Counted first: whoever reads what it brings finds it counted.
             counts.carried.fetch_add(1, Relaxed);
             counts.bytes.fetch_add(frame.len() as u64, Relaxed);
+            self.ends[1 - direction].put(&frame)?;
             if frame.capacity() >= Tap::FRAME {
                 self.scratch.push(frame);
             }

@@ -59,9 +59,15 @@ impl RawPeer {
     /// For anything that the kernel does at once.
     const PATIENCE: Duration = Duration::from_secs(15);
 
-    /// Connects a socket in `namespace`, which gets a device for it, to a new peer with a receive window of so many bytes.
-    pub(crate) fn connect(namespace: &Namespace, window: usize) -> io::Result<(TcpStream, Self)> {
-        let tap = Tap::open(namespace, "raw0", Offloads::Checksums)?;
+    /// A socket in a new namespace, connected to a new peer with a receive window of so many bytes.
+    pub(crate) fn connect(window: usize) -> io::Result<(TcpStream, Self)> {
+        Self::connect_by(Offloads::Checksums, window)
+    }
+
+    /// The same with a certain device between them.
+    pub(crate) fn connect_by(offloads: Offloads, window: usize) -> io::Result<(TcpStream, Self)> {
+        let namespace = &Namespace::create()?;
+        let tap = Tap::open(namespace, "raw0", offloads)?;
         namespace.bring_up("raw0", Network::NEAR)?;
         namespace.tune_tcp()?;
         let mut peer = Self {
@@ -172,7 +178,7 @@ impl RawPeer {
         flags(&mut header);
         let builder = PacketBuilder::ethernet2(Self::MAC, self.mac);
         let builder = builder.ipv4(Self::ADDRESS.octets(), Network::NEAR.octets(), 64).tcp_header(header);
-        let mut frame = vec![0; Tap::HEADER];
+        let mut frame = vec![0; self.tap.header()];
         builder.write(&mut frame, &[]).map_err(io::Error::other)?;
         self.tap.put(&frame)
     }
@@ -188,7 +194,7 @@ impl RawPeer {
                 continue;
             };
             // What the header leaves to be done is the checksum, and we do not care.
-            let frame = &buffer[Tap::HEADER..bytes];
+            let frame = &buffer[self.tap.header()..bytes];
             let packet = SlicedPacket::from_ethernet(frame).map_err(io::Error::other)?;
             match (&packet.net, &packet.transport) {
                 (Some(NetSlice::Arp(question)), _) => self.answer(question.to_packet())?,
@@ -210,7 +216,7 @@ impl RawPeer {
         answer.operation = ArpOperation::REPLY;
         (answer.sender_mac, answer.sender_ipv4) = (Self::MAC, Self::ADDRESS.octets());
         (answer.target_mac, answer.target_ipv4) = (question.sender_mac, question.sender_ipv4);
-        let mut frame = vec![0; Tap::HEADER];
+        let mut frame = vec![0; self.tap.header()];
         let builder = PacketBuilder::ethernet2(Self::MAC, question.sender_mac);
         builder.arp(answer.into()).write(&mut frame).map_err(io::Error::other)?;
         self.tap.put(&frame)

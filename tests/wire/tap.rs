@@ -30,7 +30,10 @@ pub(crate) enum Offloads {
 
 /// A TAP device. It goes away with this value.
 #[derive(Debug)]
-pub(crate) struct Tap(OwnedFd);
+pub(crate) struct Tap {
+    fd: OwnedFd,
+    offloads: Offloads,
+}
 
 /// `struct ifreq`, as far as `TUNSETIFF` reads it.
 #[repr(C)]
@@ -44,8 +47,8 @@ struct Request {
 impl Tap {
     /// Longer than any frame: a segment of 64 KiB, its Ethernet header, and the header that offloads put before it.
     pub(crate) const FRAME: usize = (64 << 10) + 64;
-    /// `struct virtio_net_hdr`. All zeroes: nothing is to be done.
-    pub(crate) const HEADER: usize = 10;
+    /// `struct virtio_net_hdr`.
+    const HEADER: usize = 10;
 
     /// A new device in `namespace`, down and without an address.
     pub(crate) fn open(namespace: &Namespace, name: &str, offloads: Offloads) -> io::Result<Self> {
@@ -63,20 +66,25 @@ impl Tap {
                 return Err(io::Error::last_os_error());
             }
             let what = match offloads {
-                Offloads::None => return Ok(Self(fd)),
+                Offloads::None => return Ok(Self { fd, offloads }),
                 Offloads::Checksums => libc::TUN_F_CSUM,
                 Offloads::All => libc::TUN_F_CSUM | libc::TUN_F_TSO4,
             };
             #[expect(unsafe_code, reason = "as above")]
             // SAFETY: the fd is open, and TUNSETOFFLOAD takes its argument by value.
             let set = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(what)) };
-            if set == 0 { Ok(Self(fd)) } else { Err(io::Error::last_os_error()) }
+            if set == 0 { Ok(Self { fd, offloads }) } else { Err(io::Error::last_os_error()) }
         })
+    }
+
+    /// Bytes that stand before each frame. All zeroes: nothing is to be done.
+    pub(crate) fn header(&self) -> usize {
+        if self.offloads == Offloads::None { 0 } else { Self::HEADER }
     }
 
     /// Takes the next frame that the kernel has sent, if there is one.
     pub(crate) fn take(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match rustix::io::read(&self.0, buffer) {
+        match rustix::io::read(&self.fd, buffer) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(Errno::AGAIN) => Ok(None),
             Err(error) => Err(error.into()),
@@ -85,19 +93,19 @@ impl Tap {
 
     /// Lets the kernel receive a frame.
     pub(crate) fn put(&self, frame: &[u8]) -> io::Result<()> {
-        rustix::io::write(&self.0, frame)?;
+        rustix::io::write(&self.fd, frame)?;
         Ok(())
     }
 
     /// Waits until there is a frame to take; `false` if none came in time.
     pub(crate) fn wait(&self, patience: std::time::Duration) -> io::Result<bool> {
         let timeout = Timespec::try_from(patience).map_err(io::Error::other)?;
-        Ok(poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout))? > 0)
+        Ok(poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], Some(&timeout))? > 0)
     }
 }
 
 impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
