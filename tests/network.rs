@@ -104,7 +104,10 @@ fn a_bad_wire_does_everything_to_frames_and_nothing_to_the_stream() {
 fn a_seed_decides_what_happens_and_chances_are_as_stated() {
     const FRAMES: usize = 100_000;
     let conditions = Conditions { lose: 0.1, duplicate: 0.01, reorder: 0.5, ..Conditions::default() };
-    let fates = |seed| Fates::new(Conditions { seed, ..conditions }).take(FRAMES).collect::<Vec<_>>();
+    let fates = |seed| {
+        let mut fates = Fates::new(Conditions { seed, ..conditions });
+        (0..FRAMES).map(|_| fates.decide()).collect::<Vec<_>>()
+    };
     assert_eq!(fates(7), fates(7));
     assert_ne!(fates(7), fates(8));
     let shares = [

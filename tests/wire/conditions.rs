@@ -75,14 +75,11 @@ impl Fates {
     fn chance(&mut self, of_one: f64) -> bool {
         ((self.random() >> 11) as f64) < of_one * (1u64 << 53) as f64
     }
-}
 
-impl Iterator for Fates {
-    type Item = Fate;
-
-    fn next(&mut self) -> Option<Fate> {
+    /// The fate of the next frame.
+    pub(crate) fn decide(&mut self) -> Fate {
         // Every frame takes three numbers, so that one fate does not move the others.
         let Conditions { lose, duplicate, reorder, .. } = self.conditions;
-        Some(Fate { lost: self.chance(lose), twice: self.chance(duplicate), detour: self.chance(reorder) })
+        Fate { lost: self.chance(lose), twice: self.chance(duplicate), detour: self.chance(reorder) }
     }
 }

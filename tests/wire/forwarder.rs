@@ -66,7 +66,7 @@ impl Wire {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let lanes = conditions.map(Lane::new);
         let carrier =
-            Carrier { ends, lanes, shared: Arc::clone(&shared), stop: Arc::clone(&stop), scratch: Vec::new() };
+            Carrier { ends, lanes, shared: Arc::clone(&shared), stop: Arc::clone(&stop), buffers: Vec::new() };
         let thread = thread::Builder::new().name("wire".into()).spawn(|| carrier.run())?;
         Ok(Self { shared, stop, thread: Some(thread) })
     }
@@ -110,7 +110,14 @@ impl Drop for Wire {
 struct Flight {
     due: Instant,
     number: u64,
-    frame: Vec<u8>,
+    frame: Frame,
+}
+
+/// The first `bytes` of a buffer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Frame {
+    buffer: Vec<u8>,
+    bytes: usize,
 }
 
 /// One direction.
@@ -142,17 +149,17 @@ impl Lane {
         }
     }
 
-    fn send(&mut self, frame: Vec<u8>, due: Instant) {
-        self.bytes += frame.len();
+    fn send(&mut self, frame: Frame, due: Instant) {
+        self.bytes += frame.bytes;
         self.sent += 1;
         self.flying.push(Reverse(Flight { due, number: self.sent, frame }));
     }
 
     /// The next frame that has arrived.
-    fn arrived(&mut self, now: Instant) -> Option<Vec<u8>> {
+    fn arrived(&mut self, now: Instant) -> Option<Frame> {
         let due = self.flying.peek().is_some_and(|Reverse(flight)| flight.due <= now);
         let Reverse(flight) = if due { self.flying.pop() } else { None }?;
-        self.bytes -= flight.frame.len();
+        self.bytes -= flight.frame.bytes;
         Some(flight.frame)
     }
 }
@@ -164,7 +171,7 @@ struct Carrier {
     shared: Arc<Shared>,
     stop: Arc<OwnedFd>,
     /// Buffers of full length, to be filled again.
-    scratch: Vec<Vec<u8>>,
+    buffers: Vec<Vec<u8>>,
 }
 
 impl Carrier {
@@ -204,13 +211,13 @@ impl Carrier {
     fn deliver(&mut self, direction: usize) -> io::Result<()> {
         let counts = &self.shared.counts[direction];
         let now = Instant::now();
-        while let Some(frame) = self.lanes[direction].arrived(now) {
+        while let Some(Frame { buffer, bytes }) = self.lanes[direction].arrived(now) {
             // Counted first: whoever reads what it brings finds it counted.
             counts.carried.fetch_add(1, Relaxed);
-            counts.bytes.fetch_add(frame.len() as u64, Relaxed);
-            self.ends[1 - direction].put(&frame)?;
-            if frame.capacity() >= Tap::FRAME {
-                self.scratch.push(frame);
+            counts.bytes.fetch_add(bytes as u64, Relaxed);
+            self.ends[1 - direction].put(&buffer[..bytes])?;
+            if buffer.len() == Tap::FRAME {
+                self.buffers.push(buffer);
             }
         }
         Ok(())
@@ -220,18 +227,16 @@ impl Carrier {
     fn accept(&mut self, direction: usize) -> io::Result<()> {
         let (lane, counts) = (&mut self.lanes[direction], &self.shared.counts[direction]);
         for _ in 0..Self::BATCH {
-            let mut frame = self.scratch.pop().unwrap_or_default();
-            frame.resize(Tap::FRAME, 0);
-            let Some(bytes) = self.ends[direction].take(&mut frame)? else {
-                self.scratch.push(frame);
+            let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; Tap::FRAME]);
+            let Some(bytes) = self.ends[direction].take(&mut buffer)? else {
+                self.buffers.push(buffer);
                 break;
             };
-            frame.truncate(bytes);
             if bytes < Self::SHORT {
-                let short = frame.to_vec();
-                self.scratch.push(mem::replace(&mut frame, short));
+                let short = buffer[..bytes].to_vec();
+                self.buffers.push(mem::replace(&mut buffer, short));
             }
-            let Some(fate) = lane.fates.next() else { unreachable!("fates never end") };
+            let fate = lane.fates.decide();
             if self.shared.cut.load(Relaxed) || fate.lost {
                 counts.lost.fetch_add(1, Relaxed);
                 continue;
@@ -240,7 +245,7 @@ impl Carrier {
                 counts.overflowed.fetch_add(1, Relaxed);
                 continue;
             }
-            let mut due = lane.arrival(bytes);
+            let (frame, mut due) = (Frame { buffer, bytes }, lane.arrival(bytes));
             if fate.twice {
                 counts.duplicated.fetch_add(1, Relaxed);
                 lane.send(frame.clone(), due);
