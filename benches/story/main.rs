@@ -8,6 +8,8 @@
 //! Needs root, `/dev/net/tun` and `ip`. Every round runs each contender once, over a fresh connection: 64 KiB chunks out
 //! of a ring of 8 MiB, to a reader that compares every byte. The table shows throughput, and its ratio to that of the old
 //! method which spins after each chunk: a ratio is of one round, of which the least, the median and the greatest are shown.
+//!
+//! Who reuses acknowledged memory sends at most a ring per round trip, 840 MB/s here; who copies is not bound by the ring.
 
 #[cfg(zerosink_linux)]
 mod contender;
