@@ -17,7 +17,7 @@ use zerosink_core::policy::Thresholds;
 
 use crate::{
     probe,
-    splice::Pipe,
+    splice::{How, Pipe},
     sys::{self, splice::NoSigpipe},
 };
 
@@ -118,7 +118,7 @@ impl Host {
             Way::Notified => sys::socket::send_zerocopy(self.client.as_fd(), &slices)?,
             Way::Referred => {
                 let _quiet = NoSigpipe::new();
-                Pipe::take()?.carry(&slices, self.client.as_fd(), false, false)?
+                Pipe::take()?.carry(&slices, self.client.as_fd(), How::PLAIN)?
             }
         };
         let mut spent = start.elapsed();

@@ -55,7 +55,11 @@ mod linux {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use zerosink_core::{Mechanism, Support, policy::Thresholds};
 
-    use crate::{calibration, splice::Pipe, sys};
+    use crate::{
+        calibration,
+        splice::{How, Pipe},
+        sys,
+    };
 
     /// Errors that mean "this kernel or socket does not do it", as opposed to "could not be asked".
     fn is_refusal(error: &io::Error) -> bool {
@@ -95,7 +99,7 @@ mod linux {
         ask(&KNOWN, Mechanism::Splice, || {
             static BYTE: [u8; 1] = [0x5a];
             let (ours, mut theirs) = UnixStream::pair()?;
-            Pipe::take()?.carry(&[io::IoSlice::new(&BYTE)], ours.as_fd(), false, false)?;
+            Pipe::take()?.carry(&[io::IoSlice::new(&BYTE)], ours.as_fd(), How::PLAIN)?;
             let mut seen = [0];
             theirs.read_exact(&mut seen)
         })

@@ -10,6 +10,7 @@
 //! Memory of a file or memfd goes by `sendfile`, in one call; everything else by `vmsplice` and `splice` through a pipe.
 
 mod pipe;
+mod window;
 
 use std::{
     io::{self, IoSlice},
@@ -27,7 +28,7 @@ use zerosink_core::{
     region::{self, Location},
 };
 
-pub(crate) use self::pipe::Pipe;
+pub(crate) use self::pipe::{How, Pipe};
 use crate::{
     copy::{poll_copy, wait_or_fail},
     probe,
@@ -68,7 +69,7 @@ impl Backend for Splice {
                 tracing::debug!(%error, "no time-stamps of acknowledgements: release waits for the timer");
             }
         }
-        Ok(connection.sink(Pages { mechanism: Mechanism::Splice }))
+        Ok(connection.sink(Pages::new(Mechanism::Splice, connection)))
     }
 }
 
@@ -88,7 +89,7 @@ impl Backend for Gift {
         _config: &SinkConfig,
     ) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
         permitted(Mechanism::Gift)?;
-        Ok(connection.sink(Pages { mechanism: Mechanism::Gift }))
+        Ok(connection.sink(Pages::new(Mechanism::Gift, connection)))
     }
 }
 
@@ -104,6 +105,8 @@ fn permitted(mechanism: Mechanism) -> Result<(), AttachError> {
 #[derive(Debug)]
 struct Pages {
     mechanism: Mechanism,
+    /// Bytes of one `splice`.
+    piece: usize,
 }
 
 /// What one call can send: segments of one kind of memory, which one proof will release.
@@ -114,6 +117,12 @@ struct Run {
 }
 
 impl Pages {
+    fn new(mechanism: Mechanism, connection: &Connection) -> Self {
+        // TCP makes packets of it anyway.
+        let piece = if connection.family() == Family::Unix { window::piece(connection.as_fd()) } else { usize::MAX };
+        Self { mechanism, piece }
+    }
+
     /// The segments at the front that one call can send, or why they are copied and how many of them there are.
     fn run(&self, connection: &Connection, segments: &[Segment<'_>]) -> Result<Run, (Refusal, usize)> {
         let mut run: Option<Run> = None;
@@ -174,7 +183,7 @@ impl Pages {
             let pipe = Pipe::take()?;
             let slices: SmallVec<[IoSlice<'_>; 8]> = ours.iter().map(|s| IoSlice::new(s.as_slice())).collect();
             let _quiet = NoSigpipe::new();
-            pipe.carry(&slices, socket, gift, !rest.is_empty())
+            pipe.carry(&slices, socket, How { gift, more: !rest.is_empty(), piece: self.piece })
         })
     }
 }

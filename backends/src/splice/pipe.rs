@@ -20,6 +20,22 @@ const KEPT: usize = 16;
 
 static IDLE: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 
+/// How a pipe's content goes into a socket.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    /// With `SPLICE_F_GIFT`.
+    pub(crate) gift: bool,
+    /// Other bytes follow at once: the kernel may wait for them before it fills a packet.
+    pub(crate) more: bool,
+    /// Bytes of one call.
+    pub(crate) piece: usize,
+}
+
+impl How {
+    /// Everything at once, and nothing follows.
+    pub(crate) const PLAIN: Self = Self { gift: false, more: false, piece: usize::MAX };
+}
+
 /// An empty pipe.
 #[derive(Debug)]
 pub(crate) struct Pipe {
@@ -52,14 +68,8 @@ impl Pipe {
 
     /// Puts references to the pages of `slices` into the socket, by way of this pipe. Returns how many bytes the socket took;
     /// of the rest nobody keeps a reference.
-    pub(crate) fn carry(
-        self,
-        slices: &[IoSlice<'_>],
-        socket: BorrowedFd<'_>,
-        gift: bool,
-        more: bool,
-    ) -> io::Result<usize> {
-        let piped = match sys::vmsplice(self.write.as_fd(), slices, gift) {
+    pub(crate) fn carry(self, slices: &[IoSlice<'_>], socket: BorrowedFd<'_>, how: How) -> io::Result<usize> {
+        let piped = match sys::vmsplice(self.write.as_fd(), slices, how.gift) {
             Ok(piped) => piped,
             Err(error) => {
                 // Nothing or something may be in it: it is closed.
@@ -70,7 +80,7 @@ impl Pipe {
         let mut left = piped;
         let mut failure = None;
         while left > 0 {
-            match sys::splice(self.read.as_fd(), socket, left, more) {
+            match sys::splice(self.read.as_fd(), socket, left.min(how.piece), how.more) {
                 Ok(0) => break,
                 Ok(bytes) => left -= bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -119,7 +129,7 @@ mod tests {
         let ones = vec![1; 4 << 20];
         let mut sent = 0;
         let full = loop {
-            match Pipe::take().unwrap().carry(&[IoSlice::new(&ones[sent..])], ours.as_fd(), false, false) {
+            match Pipe::take().unwrap().carry(&[IoSlice::new(&ones[sent..])], ours.as_fd(), How::PLAIN) {
                 Ok(bytes) => sent += bytes,
                 Err(error) => break error,
             }
@@ -127,7 +137,7 @@ mod tests {
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
         // Another connection gets the same pipe.
         let (other, mut reader) = UnixStream::pair().unwrap();
-        Pipe::take().unwrap().carry(&[IoSlice::new(&[2; 10])], other.as_fd(), false, false).unwrap();
+        Pipe::take().unwrap().carry(&[IoSlice::new(&[2; 10])], other.as_fd(), How::PLAIN).unwrap();
         drop(other);
         let mut received = Vec::new();
         reader.read_to_end(&mut received).unwrap();
