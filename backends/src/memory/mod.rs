@@ -1,119 +1,176 @@
-//! Mapped memory for rings: anonymous or memfd, with huge pages when asked.
-#![expect(unsafe_code, reason = "mappings are raw memory; every block has its proof")]
+//! Mapped memory for rings, whose pages can be replaced, and immutable memory from files.
+//!
+//! [`MappedMemory`] is what a ring lives on: anonymous memory or a memfd, on base, large or huge pages as [`MapOptions`] ask.
+//! Its pages are handed to the kernel with the bytes on them and *replaced* before the ring uses the addresses again, so
+//! the ring keeps its addresses while its physical pages move on. What each way costs is in the book, chapter *Fresh pages*.
+//!
+//! [`Region`] makes `Bytes` of files and sealed memfds that nobody writes any more.
+//!
+//! Huge pages have their price: a socket that holds one byte of a page holds all of it, 2 MiB. The memory of a ring with fresh
+//! pages is its capacity *and* whatever sockets still refer to; what bounds that is the sockets' send buffers, in whole pages.
 
-use std::{
-    fs, io,
-    ops::Range,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    ptr::{self, NonNull},
-};
+mod anonymous;
+mod file;
+mod mapping;
+mod memfd;
+mod pages;
+mod replace;
 
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use std::{io, ops::Range, os::fd::BorrowedFd, ptr::NonNull};
+
 use zerosink_core::{Memory, MemoryFacts, Reuse, memory::Backing};
 
-/// Which pages to ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Pages {
-    /// The base page of the machine, usually 4 KiB.
-    #[default]
-    Base,
-    /// Transparent huge pages. The mapping is aligned to them and its replacement unit is one huge page. Where the host
-    /// does not permit them the mapping has base pages instead: [`MappedMemory::huge_pages`] says which it was.
-    Huge,
+pub use file::{Region, RegionError};
+pub use pages::{Fallback, Pages};
+pub use replace::Replacement;
+
+use mapping::Mapping;
+use memfd::Memfd;
+use replace::Populate;
+
+/// How memory for a ring is mapped. The default is what measured best.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use zerosink_backends::memory::{MapOptions, Pages};
+/// use zerosink_core::{Reuse, Ring};
+///
+/// let memory = MapOptions::new().pages(Pages::Huge).anonymous(8 << 20)?;
+/// for fallback in memory.fallbacks() {
+///     println!("{fallback}"); // such as "no huge pages"
+/// }
+/// let ring = Ring::builder().reuse(Reuse::FreshPages).build_on(memory)?;
+/// assert_eq!(ring.capacity(), 8 << 20);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use = "options map nothing until anonymous or memfd is called"]
+pub struct MapOptions {
+    pages: Pages,
+    replacement: Option<Replacement>,
+    populate: Option<bool>,
 }
 
-/// `MADV_DONTNEED_LOCKED` (Linux 5.18): what `MADV_DONTNEED` does, also under `mlock`. Not in rustix.
-const MADV_DONTNEED_LOCKED: i32 = 24;
+impl MapOptions {
+    /// Base pages, replaced and populated as is best for them.
+    pub fn new() -> Self {
+        Self::default()
+    }
 
-/// A mapping of its own, unmapped on drop. Exclusive: nobody else maps the pages.
-#[derive(Debug)]
-pub struct MappedMemory {
-    start: NonNull<u8>,
-    length: usize,
-    /// The whole mapping, which may begin before `start` for alignment.
-    mapping: (usize, usize),
-    facts: MemoryFacts,
-    huge_pages: bool,
-    memfd: Option<OwnedFd>,
-}
+    /// Sets which pages to ask for. The default is [`Pages::Base`].
+    pub const fn pages(mut self, pages: Pages) -> Self {
+        self.pages = pages;
+        self
+    }
 
-// SAFETY: the mapping belongs to this value alone and is reached only through the ring that owns it.
-unsafe impl Send for MappedMemory {}
-// SAFETY: as above; the value has no methods that write without the ring's exclusive grants.
-unsafe impl Sync for MappedMemory {}
+    /// Sets how pages are replaced. The default is [`Replacement::DontNeed`] for anonymous memory; for a memfd there is only
+    /// [`Replacement::PunchHole`].
+    pub const fn replacement(mut self, replacement: Replacement) -> Self {
+        self.replacement = Some(replacement);
+        self
+    }
 
-impl MappedMemory {
-    /// Maps private anonymous memory of at least `bytes` bytes, rounded up to whole pages. It can keep every
-    /// [`Reuse`]: its pages are replaced by `MADV_DONTNEED`.
+    /// Sets whether replaced pages are faulted in at once (`MADV_POPULATE_WRITE`, Linux 5.14) or by their next use. The default
+    /// is yes for base pages and no for larger ones. Where the kernel cannot, the next use does it, and
+    /// [`MappedMemory::fallbacks`] says so.
+    pub const fn populate(mut self, populate: bool) -> Self {
+        self.populate = Some(populate);
+        self
+    }
+
+    /// Maps private anonymous memory of at least `bytes` bytes, rounded up to whole pages of the size that was asked for.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for 0 bytes or more than an address space; otherwise as `mmap(2)`, `ENOMEM` above all.
-    pub fn anonymous(bytes: usize, pages: Pages) -> io::Result<Self> {
-        let huge = match pages {
-            Pages::Base => None,
-            Pages::Huge => huge_page(),
-        };
-        let unit = huge.unwrap_or_else(rustix::param::page_size);
-        let length = round_up(bytes, unit)?;
-        // Room to move the start up to the next boundary.
-        let slack = if huge.is_some() { unit } else { 0 };
-        let whole = length.checked_add(slack).ok_or_else(|| invalid("more bytes than an address space has"))?;
-        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-        // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
-        let base = unsafe { mmap_anonymous(ptr::null_mut(), whole, prot, flags) }?;
-        let offset = base.addr().next_multiple_of(unit) - base.addr();
-        // SAFETY: `offset` is at most `slack`, inside the mapping.
-        let start = unsafe { base.cast::<u8>().add(offset) };
-        let backing = if huge.is_some() { Backing::HugePages } else { Backing::Anonymous };
-        let facts = MemoryFacts::new(backing, Reuse::FreshPages).with_unit(unit);
-        let mut memory = Self::own(start, length, (base.addr(), whole), facts)?;
-        if huge.is_some() {
-            // SAFETY: advice on our own mapping; it changes how pages are allocated, not what they hold.
-            memory.huge_pages = unsafe { madvise(start.cast(), length, Advice::LinuxHugepage) }.is_ok();
-        }
-        Ok(memory)
+    /// `InvalidInput` for 0 bytes, for more than an address space has, for a page size that there is not, and for a
+    /// replacement that is not for anonymous memory; otherwise as `mmap(2)`, `ENOMEM` above all. Pages that cannot be had are
+    /// no error.
+    pub fn anonymous(&self, bytes: usize) -> io::Result<MappedMemory> {
+        anonymous::map(self, bytes)
     }
 
-    /// Maps a sealed-size memfd of at least `bytes` bytes, rounded up to whole pages. It can keep [`Reuse::InPlace`] and
-    /// [`Reuse::Immutable`]; its pages are not replaced.
+    /// Maps a memfd of sealed size of at least `bytes` bytes, rounded up to whole pages of the size that was asked for. Its
+    /// bytes can be sent with `sendfile(2)`, unless its pages are [`Pages::Reserved`].
+    ///
+    /// Under `vm.overcommit_memory=2` the kernel raises SIGBUS where a page of a memfd cannot be had; replaced pages that are
+    /// populated are not at risk.
     ///
     /// # Errors
     ///
     /// As [`anonymous`](Self::anonymous), and as `memfd_create(2)` and `ftruncate(2)`.
+    pub fn memfd(&self, bytes: usize) -> io::Result<MappedMemory> {
+        memfd::map(self, bytes)
+    }
+}
+
+/// A mapping of its own, unmapped on drop. Exclusive: nobody else can write its bytes.
+#[derive(Debug)]
+pub struct MappedMemory {
+    mapping: Mapping,
+    memfd: Option<Memfd>,
+    facts: MemoryFacts,
+    pages: Pages,
+    replacement: Replacement,
+    populate: Populate,
+    fallbacks: Vec<Fallback>,
+}
+
+impl MappedMemory {
+    /// Maps anonymous memory: [`MapOptions::anonymous`] with these pages.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn anonymous(bytes: usize, pages: Pages) -> io::Result<Self> {
+        MapOptions::new().pages(pages).anonymous(bytes)
+    }
+
+    /// Maps a memfd: [`MapOptions::memfd`] with base pages.
+    ///
+    /// # Errors
+    ///
+    /// As there.
     pub fn memfd(bytes: usize) -> io::Result<Self> {
-        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-
-        let length = round_up(bytes, rustix::param::page_size())?;
-        let fd = memfd_create("zerosink", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&fd, length as u64)?;
-        // Nobody can truncate it afterwards, so that no access can raise SIGBUS.
-        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
-        // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
-        let base = unsafe { mmap(ptr::null_mut(), length, prot, flags, &fd, 0) }?;
-        let facts = MemoryFacts::new(Backing::Memfd, Reuse::Immutable).with_unit(rustix::param::page_size());
-        let mut memory = Self::own(base.cast(), length, (base.addr(), length), facts)?;
-        memory.memfd = Some(fd);
-        Ok(memory)
+        MapOptions::new().memfd(bytes)
     }
 
-    fn own(start: *mut u8, length: usize, mapping: (usize, usize), facts: MemoryFacts) -> io::Result<Self> {
-        let start = NonNull::new(start).ok_or_else(|| io::Error::other("mmap answered the null page"))?;
-        Ok(Self { start, length, mapping, facts, huge_pages: false, memfd: None })
+    /// Which pages the mapping has: those that were asked for if the first touch brought a whole one, otherwise
+    /// [`Pages::Base`]. The kernel may still give smaller ones now and then, where it has no large ones at hand.
+    #[must_use]
+    pub const fn pages(&self) -> Pages {
+        self.pages
     }
 
-    /// True if the kernel took the advice to use transparent huge pages. It may still use base pages where it has no
-    /// huge ones at hand.
+    /// True if the mapping has pages larger than the base page, see [`pages`](Self::pages).
     #[must_use]
     pub const fn huge_pages(&self) -> bool {
-        self.huge_pages
+        !matches!(self.pages, Pages::Base)
     }
 
-    /// The memfd behind the mapping, if there is one. Writing through it is writing into the ring.
+    /// How pages are replaced.
+    #[must_use]
+    pub const fn replacement(&self) -> Replacement {
+        self.replacement
+    }
+
+    /// True if replaced pages are faulted in at once.
+    #[must_use]
+    pub const fn populates(&self) -> bool {
+        !matches!(self.populate, Populate::No)
+    }
+
+    /// What was asked for and could not be had, in the order in which it was tried.
+    #[must_use]
+    pub fn fallbacks(&self) -> &[Fallback] {
+        &self.fallbacks
+    }
+
+    /// The memfd behind the mapping, for reading: `sendfile(2)` from it sends the mapping's bytes. `None` for anonymous
+    /// memory, for [`Pages::Reserved`] (the kernel cannot send these), and where `/proc` is not mounted.
     #[must_use]
     pub fn as_memfd(&self) -> Option<BorrowedFd<'_>> {
-        self.memfd.as_ref().map(AsFd::as_fd)
+        self.memfd.as_ref()?.readable()
     }
 
     /// Faults every page in now, instead of on first use (`MADV_POPULATE_WRITE`, Linux 5.14).
@@ -122,64 +179,94 @@ impl MappedMemory {
     ///
     /// `EINVAL` on older kernels, `ENOMEM` if the memory is not there.
     pub fn populate(&self) -> io::Result<()> {
-        // SAFETY: populating our own mapping changes no content.
-        Ok(unsafe { madvise(self.start.as_ptr().cast(), self.length, Advice::LinuxPopulateWrite) }?)
+        self.mapping.populate(&self.mapping.whole())
     }
 }
 
-// SAFETY: the mapping is exclusive, readable and writable, and lives until drop, wherever the value moves. `recycle` drops
-// exactly the pages of its range: a private anonymous page that is dropped reads as zeroes next time, and whoever
-// refers to the old page keeps it. Dropping the value unmaps; it hands nothing to an allocator.
-unsafe impl Memory for MappedMemory {
-    fn as_ptr(&self) -> NonNull<u8> {
-        self.start
-    }
+/// What a mapping was made of, before it was tried.
+struct Parts {
+    mapping: Mapping,
+    memfd: Option<Memfd>,
+    backing: Backing,
+    unit: usize,
+    pages: Pages,
+    replacement: Replacement,
+    populate: Populate,
+    fallbacks: Vec<Fallback>,
+}
 
-    fn len(&self) -> usize {
-        self.length
-    }
-
-    fn facts(&self) -> MemoryFacts {
-        self.facts
-    }
-
-    fn recycle(&self, range: Range<usize>) -> io::Result<()> {
-        let unit = self.facts.unit;
-        if self.memfd.is_some() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the pages of a memfd mapping are not replaced"));
-        }
-        if range.end > self.length
-            || range.start > range.end
-            || !range.start.is_multiple_of(unit)
-            || !range.end.is_multiple_of(unit)
+impl Parts {
+    /// Replaces the first unit, so that a host that cannot is known before anybody relies on it. `best` is what the memory
+    /// can keep if that succeeds.
+    fn prove(self, best: Reuse) -> io::Result<MappedMemory> {
+        let Self { mapping, memfd, backing, unit, pages, replacement, populate, fallbacks } = self;
+        let facts = MemoryFacts::new(backing, best).with_unit(unit);
+        let mut memory = MappedMemory { mapping, memfd, facts, pages, replacement, populate, fallbacks };
+        if memory.populate == Populate::Try
+            && let Err(error) = memory.mapping.populate(&(0..unit))
         {
-            return Err(invalid("a range to replace must be whole units inside the mapping"));
+            memory.populate = Populate::No;
+            memory.fallbacks.push(Fallback::Populate(error));
         }
-        // SAFETY: `range` is inside the mapping.
-        let start = unsafe { self.start.as_ptr().add(range.start) };
-        // SAFETY: the ring promises that no grant or lease can reach the range.
-        match unsafe { madvise(start.cast(), range.len(), Advice::LinuxDontNeed) } {
-            Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(error.into()),
+        if best == Reuse::FreshPages {
+            memory.mapping.touch(0, 1);
+            let replaced = memory.replace(&(0..unit)).and_then(|()| match memory.mapping.byte(0) {
+                0 => Ok(()),
+                _ => Err(io::Error::other(format!("{replacement} left the old bytes"))),
+            });
+            if let Err(error) = replaced {
+                // After these there may be nothing at the addresses.
+                if replacement == Replacement::MapFixed || memory.populate == Populate::Must {
+                    return Err(error);
+                }
+                memory.facts.reuse = Reuse::Immutable;
+                memory.fallbacks.push(Fallback::Replacement(error));
+            }
         }
-        // EINVAL is what locked memory (mlock, mlockall) answers.
-        // SAFETY: as above.
-        if unsafe { libc::madvise(start.cast(), range.len(), MADV_DONTNEED_LOCKED) } == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
+        for fallback in &memory.fallbacks {
+            let why = std::error::Error::source(fallback).map(tracing::field::display);
+            tracing::info!(%fallback, why, bytes = memory.mapping.len(), "mapped memory is less than was asked for");
         }
+        Ok(memory)
     }
 }
 
-impl Drop for MappedMemory {
-    fn drop(&mut self) {
-        let base = self.start.as_ptr().with_addr(self.mapping.0);
-        // SAFETY: the whole mapping is ours, and the ring that owned this value has no lease left.
-        let result = unsafe { munmap(base.cast(), self.mapping.1) };
-        if let Err(error) = result {
-            tracing::error!(%error, "mapped memory could not be unmapped");
+#[expect(unsafe_code, reason = "the promises of Memory are about raw memory")]
+mod promises {
+    use super::*;
+
+    // SAFETY: the mapping is exclusive (nobody else gets the addresses, nor a descriptor that can write), readable and
+    // writable, and lives until drop, wherever the value moves. `recycle` drops exactly the pages of its range: the next access
+    // finds zeroes, and whoever refers to an old page keeps it. A memfd that is used in holes of single pages has base
+    // folios only (`memfd::one_touch_one_page`), or holes of the largest folio there is, so no hole zeroes a part of a folio
+    // in use; should one have been made larger all the same, `punch` sees the pages that stayed and answers an error. Dropping
+    // the value unmaps; it hands nothing to an allocator.
+    unsafe impl Memory for MappedMemory {
+        fn as_ptr(&self) -> NonNull<u8> {
+            self.mapping.start()
+        }
+
+        fn len(&self) -> usize {
+            self.mapping.len()
+        }
+
+        fn facts(&self) -> MemoryFacts {
+            self.facts
+        }
+
+        fn recycle(&self, range: Range<usize>) -> io::Result<()> {
+            let unit = self.facts.unit;
+            if self.facts.reuse != Reuse::FreshPages {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, "these pages cannot be replaced"));
+            }
+            if range.end > self.mapping.len()
+                || range.start > range.end
+                || !range.start.is_multiple_of(unit)
+                || !range.end.is_multiple_of(unit)
+            {
+                return Err(invalid("a range to replace must be whole units inside the mapping"));
+            }
+            if range.is_empty() { Ok(()) } else { self.replace(&range) }
         }
     }
 }
@@ -194,16 +281,6 @@ fn round_up(bytes: usize, unit: usize) -> io::Result<usize> {
         Some(length) if length <= isize::MAX as usize => Ok(length),
         _ => Err(invalid("more bytes than an address space has")),
     }
-}
-
-/// The size of a transparent huge page in bytes, if this host permits them on request.
-fn huge_page() -> Option<usize> {
-    let enabled = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
-    if enabled.contains("[never]") {
-        return None;
-    }
-    let size = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").ok()?;
-    size.trim().parse().ok().filter(|bytes: &usize| bytes.is_power_of_two())
 }
 
 #[cfg(test)]

@@ -1,0 +1,2 @@
+mod mapped;
+mod region;
