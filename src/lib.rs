@@ -25,9 +25,7 @@ pub mod backends {
 /// Mapped memory for rings, whose pages can be replaced, and immutable memory from files.
 #[cfg(zerosink_linux)]
 pub mod mapped {
-    pub use zerosink_backends::memory::{
-        Fallback, MapOptions, MappedMemory, Pages, Region, RegionError, Replacement,
-    };
+    pub use zerosink_backends::memory::{Fallback, MapOptions, MappedMemory, Pages, Region, RegionError, Replacement};
 }
 
 /// Everything that a program which sends needs.

@@ -3,10 +3,7 @@
 use std::{
     io::Read as _,
     net::{Ipv4Addr, TcpListener, TcpStream},
-    os::{
-        fd::{BorrowedFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::{fd::OwnedFd, unix::net::UnixStream},
     time::Duration,
 };
 
@@ -51,8 +48,8 @@ enum Reader {
 }
 
 impl Late {
-    /// Puts `bytes` on their way; `file` is what is mapped there, and where in it they are.
-    pub(crate) fn put(route: Route, put: Put, bytes: &[u8], file: Option<(BorrowedFd<'_>, u64)>) -> Self {
+    /// Puts `bytes` on their way.
+    pub(crate) fn put(route: Route, put: Put, bytes: &[u8]) -> Self {
         assert!(bytes.len() <= BYTES);
         let (pipe_reader, pipe_writer) = pipe().unwrap();
         match put {
@@ -65,11 +62,15 @@ impl Late {
                 assert_eq!(piped.unwrap(), bytes.len());
             }
             Put::File => {
-                let (file, mut offset) = file.expect("there is a file behind the memory");
-                let mut left = bytes.len();
-                while left > 0 {
-                    left -= splice(file, Some(&mut offset), &pipe_writer, None, left, SpliceFlags::empty()).unwrap();
-                }
+                let sent = zerosink::region::locate(bytes, |location| {
+                    let (file, mut offset) = location.file.expect("there is a file behind the memory");
+                    let mut left = bytes.len();
+                    while left > 0 {
+                        left -=
+                            splice(file, Some(&mut offset), &pipe_writer, None, left, SpliceFlags::empty()).unwrap();
+                    }
+                });
+                sent.expect("the memory is known");
             }
         }
         let bytes = bytes.len();

@@ -5,7 +5,7 @@ use std::process::Command;
 use rustix::mm::{MlockAllFlags, mlockall};
 use zerosink::mapped::Replacement;
 
-use super::*;
+use super::{folio::FOLIO, *};
 
 const CHILD: &str = "ZEROSINK_LOCKED";
 
@@ -56,8 +56,6 @@ fn locked_pages_are_replaced() {
     }
 }
 
-const FOLIO: usize = 2 << 20;
-
 /// Why there is `MADV_DONTNEED_LOCKED`.
 #[test]
 fn control_madv_dontneed_alone_is_refused_for_locked_memory() {
@@ -78,16 +76,15 @@ fn pages_that_are_locked_later_are_replaced() {
     let start = memory.as_ptr().as_ptr().cast();
     let ring = Ring::builder().reuse(Reuse::FreshPages).build_on(memory).unwrap();
     for locked in [true, false, true] {
+        let call = if locked { rustix::mm::mlock } else { rustix::mm::munlock };
         #[expect(unsafe_code, reason = "locks a range by address")]
         // SAFETY: the ring's own mapping, alive; locking changes no content.
-        let result = unsafe {
-            if locked { rustix::mm::mlock(start, BYTES) } else { rustix::mm::munlock(start, BYTES) }
-        };
+        let result = unsafe { call(start, BYTES) };
         if let Err(error) = result {
             return skip(&format!("64 KiB cannot be locked here: {error}"), true);
         }
         let first = lease(&ring, OLD);
-        let late = Late::put(Route::Tcp, Put::Vmsplice, &first, None);
+        let late = Late::put(Route::Tcp, Put::Vmsplice, &first);
         drop(first);
         drop(lease(&ring, NEW));
         assert_eq!(Seen::of(&late.read()), Seen::ALL_OLD);

@@ -3,17 +3,18 @@
 #![cfg(zerosink_linux)]
 
 mod controls;
+mod folio;
 mod late;
 mod locked;
 mod quarantine;
 mod replaced;
 
-use std::{env, io, ops::Range, os::fd::BorrowedFd, ptr::NonNull};
+use std::{collections::BTreeSet, env, io, ops::Range, os::fd::BorrowedFd, ptr::NonNull, sync::Mutex};
 
 use late::{BYTES, Late, Put, Route};
 use zerosink::{
     Reuse, Ring,
-    mapped::{MapOptions, MappedMemory, Pages},
+    mapped::{Fallback, MapOptions, MappedMemory, Pages},
     memory::{Memory, MemoryFacts},
 };
 
@@ -40,38 +41,31 @@ impl Seen {
     }
 }
 
-/// A lease of the whole ring, full of one byte.
-fn lease(ring: &Ring, byte: u8) -> bytes::Bytes {
-    let mut grant = ring.try_reserve(ring.capacity()).unwrap();
+/// A lease full of one byte.
+fn lease_of(ring: &Ring, bytes: usize, byte: u8) -> bytes::Bytes {
+    let mut grant = ring.try_reserve(bytes).unwrap();
     grant.as_mut_slice().fill(byte);
-    grant.fill(ring.capacity()).unwrap();
+    grant.fill(bytes).unwrap();
     grant.commit()
+}
+
+/// The same, of the whole ring.
+fn lease(ring: &Ring, byte: u8) -> bytes::Bytes {
+    lease_of(ring, ring.capacity(), byte)
 }
 
 /// Sends old bytes from the memory, lets a ring take the lease back and fills the same addresses with new ones; only then
 /// does the reader read.
-fn seen_by_a_late_reader(memory: impl Behind + 'static, reuse: Reuse, route: Route, put: Put) -> Seen {
-    let file = memory.behind().map(|file| file.try_clone_to_owned().unwrap());
+fn seen_by_a_late_reader(memory: impl Memory + 'static, reuse: Reuse, route: Route, put: Put) -> Seen {
     let ring = Ring::builder().reuse(reuse).build_on(memory).unwrap();
     let first = lease(&ring, OLD);
     let address = first.as_ptr();
-    let late = Late::put(route, put, &first[..BYTES], file.as_ref().map(|file| (std::os::fd::AsFd::as_fd(file), 0)));
+    let late = Late::put(route, put, &first[..BYTES]);
     drop(first);
     assert_eq!(ring.stats().quarantined, 0);
     let second = lease(&ring, NEW);
     assert_eq!(second.as_ptr(), address, "the ring keeps its addresses");
     Seen::of(&late.read())
-}
-
-/// Memory that says which file is behind it.
-trait Behind: Memory {
-    fn behind(&self) -> Option<BorrowedFd<'_>>;
-}
-
-impl Behind for MappedMemory {
-    fn behind(&self) -> Option<BorrowedFd<'_>> {
-        self.as_memfd()
-    }
 }
 
 /// Mapped memory that is replaced by somebody who knows less about it.
@@ -108,11 +102,9 @@ unsafe impl<F: Fn(&[u8]) -> io::Result<()> + Send + Sync> Memory for ReplacedBy<
         // SAFETY: as above; it is readable and nobody writes to it during this call.
         (self.replace)(unsafe { std::slice::from_raw_parts(start.as_ptr(), range.len()) })
     }
-}
 
-impl<F: Fn(&[u8]) -> io::Result<()> + Send + Sync> Behind for ReplacedBy<F> {
-    fn behind(&self) -> Option<BorrowedFd<'_>> {
-        self.memory.as_memfd()
+    fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        self.memory.file()
     }
 }
 
@@ -124,10 +116,13 @@ fn advise(bytes: &[u8], advice: libc::c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Says that the host lacks something; `needed` where CI must have it.
+/// Says once that the host lacks something; `needed` where CI must have it.
 fn skip(why: &str, needed: bool) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     assert!(!needed || env::var_os("CI").is_none(), "this test needs it here: {why}");
-    eprintln!("\n*** skipped: {why} ***\n");
+    if SAID.lock().unwrap().insert(why.to_owned()) {
+        eprintln!("\n*** skipped: {why} ***\n");
+    }
 }
 
 /// A mapping with these pages, or `None` and a word about it. Most hosts have no large pages but the huge anonymous ones.
@@ -137,7 +132,7 @@ fn with_pages(options: &MapOptions, pages: Pages, bytes: usize, memfd: bool) -> 
     if memory.pages() == pages {
         return Some(memory);
     }
-    let why: Vec<_> = memory.fallbacks().iter().map(|f| (f, std::error::Error::source(f))).collect();
-    skip(&format!("no {pages} pages ({}): {why:?}", if memfd { "memfd" } else { "anonymous" }), false);
+    let [Fallback::Pages { why, .. }, ..] = memory.fallbacks() else { panic!("{memory:?}") };
+    skip(&format!("no {pages} pages for {} memory: {why}", if memfd { "memfd" } else { "anonymous" }), false);
     None
 }

@@ -8,7 +8,8 @@ const ROUTES: [Route; 3] = [Route::Pipe, Route::Tcp, Route::Unix];
 
 /// One unit of each kind of memory that this host has.
 fn kinds(options: &MapOptions, memfd: bool) -> Vec<MappedMemory> {
-    let pages = [(Pages::Base, BYTES), (Pages::Large(64 << 10), BYTES), (Pages::Huge, 2 << 20), (Pages::Reserved, 2 << 20)];
+    let pages =
+        [(Pages::Base, BYTES), (Pages::Large(64 << 10), BYTES), (Pages::Huge, 2 << 20), (Pages::Reserved, 2 << 20)];
     pages
         .into_iter()
         .filter(|(pages, _)| *pages == Pages::Base || memfd != matches!(pages, Pages::Large(_)))
@@ -21,7 +22,7 @@ fn a_late_reader_sees_old_bytes(options: &MapOptions, memfd: bool) {
     for route in ROUTES {
         for put in [Put::Vmsplice, Put::Gift, Put::File] {
             for memory in kinds(options, memfd) {
-                if put == Put::File && memory.as_memfd().is_none() {
+                if put == Put::File && memory.file().is_none() {
                     continue;
                 }
                 let what = format!("{route:?}, {put:?}, {memory:?}");
@@ -61,7 +62,7 @@ fn control_without_replacement_a_late_reader_sees_new_bytes() {
         for route in ROUTES {
             for put in [Put::Vmsplice, Put::Gift, Put::File] {
                 for memory in kinds(&MapOptions::new(), memfd) {
-                    if put == Put::File && memory.as_memfd().is_none() {
+                    if put == Put::File && memory.file().is_none() {
                         continue;
                     }
                     let what = format!("{route:?}, {put:?}, {memory:?}");
@@ -83,7 +84,7 @@ fn every_lap_leaves_its_own_pages_behind() {
         let laps: Vec<Late> = (1..=50)
             .map(|lap| {
                 let lease = lease(&ring, lap);
-                Late::put(ROUTES[usize::from(lap) % 3], Put::Vmsplice, &lease, None)
+                Late::put(ROUTES[usize::from(lap) % 3], Put::Vmsplice, &lease)
             })
             .collect();
         for (late, lap) in laps.into_iter().zip(1..) {

@@ -15,7 +15,9 @@ use super::{
 pub(super) fn map(options: &MapOptions, bytes: usize) -> io::Result<MappedMemory> {
     let replacement = match options.replacement {
         None => Replacement::DontNeed,
-        Some(Replacement::PunchHole) => return Err(invalid("PUNCH_HOLE is for a memfd; anonymous memory takes DontNeed")),
+        Some(Replacement::PunchHole) => {
+            return Err(invalid("PUNCH_HOLE is for a memfd; anonymous memory takes DontNeed"));
+        }
         Some(replacement) => replacement,
     };
     let mut fallbacks = Vec::new();
@@ -53,13 +55,17 @@ fn transparent(asked: Pages, bytes: usize) -> io::Result<io::Result<(Mapping, Pa
         (Pages::Large(size), huge) => {
             let page = rustix::param::page_size();
             if !size.is_power_of_two() || size <= page || huge.is_some_and(|huge| size > huge) {
-                return Err(invalid("large pages are a power of two above the base page, at most as large as huge pages"));
+                return Err(invalid(
+                    "large pages are a power of two above the base page, at most as large as huge pages",
+                ));
             }
             size
         }
         (_, Some(huge)) => huge,
-        (_, None) => return Ok(Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel has no transparent huge pages"))),
+        (_, None) => {
+            return Ok(Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel has no transparent huge pages")));
+        }
     };
     let mapping = Mapping::anonymous(round_up(bytes, size)?, size)?;
-    Ok(pages::ask(&mapping, size, || mapping.discard(&mapping.whole())).map(|()| (mapping, asked, size)))
+    Ok(pages::ask(&mapping, size, |range| mapping.discard(&range)).map(|()| (mapping, asked, size)))
 }

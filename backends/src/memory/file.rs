@@ -12,8 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::fs::{FileType, MemfdFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, memfd_create};
-use zerosink_core::{Memory, MemoryFacts, Reuse, Ring, memory::Backing};
+use rustix::fs::{
+    FileType, MemfdFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, memfd_create,
+};
+use zerosink_core::{Memory, MemoryFacts, Reuse, Ring, memory::Backing, ring::RingBuilder};
 
 use super::mapping::Mapping;
 
@@ -227,10 +229,11 @@ fn map(file: BorrowedFd<'_>, stat: &Stat, backing: Backing, range: impl RangeBou
         mapping => mapping?,
     };
     let facts = MemoryFacts::new(backing, Reuse::Immutable).with_unit(unit);
-    let memory = FileMemory { mapping, file: file.try_clone_to_owned()?, offset, sendable, length: whole, facts };
+    let memory = FileMemory { mapping, file: file.try_clone_to_owned()?, offset, sendable, length, facts };
 
     // A ring of one lease, which everything that asks by address already knows. The lease keeps it alive.
-    let ring = Ring::builder().capacity(length).build_on(memory)?;
+    let granule = length.next_power_of_two().max(RingBuilder::GRANULE);
+    let ring = Ring::builder().granule(granule).build_on(memory)?;
     let mut grant = ring.try_reserve(length)?;
     // SAFETY: all `length` bytes are the file's own: they lie before its end, which does not move any more. They are
     // initialised without having been written here.
@@ -266,5 +269,9 @@ unsafe impl Memory for FileMemory {
 
     fn facts(&self) -> MemoryFacts {
         self.facts
+    }
+
+    fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        self.sendable.then_some((self.file.as_fd(), self.offset))
     }
 }

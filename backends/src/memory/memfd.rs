@@ -2,11 +2,13 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    ops::Range,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use rustix::fs::{
-    FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create, open,
+    FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create,
+    open,
 };
 use zerosink_core::{Reuse, memory::Backing};
 
@@ -28,11 +30,14 @@ pub(super) struct Memfd {
 }
 
 impl Memfd {
-    pub(super) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.writable.as_fd()
+    /// Drops the pages of a range, if they are whole folios.
+    pub(super) fn punch(&self, range: &Range<usize>) -> io::Result<()> {
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let (offset, bytes) = (range.start as u64, range.len() as u64);
+        Ok(rustix::io::retry_on_intr(|| fallocate(&self.writable, hole, offset, bytes))?)
     }
 
-    pub(super) fn readable(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+    pub(super) fn readable(&self) -> Option<BorrowedFd<'_>> {
         self.readable.as_ref().map(|fd| fd.as_fd())
     }
 }
@@ -91,26 +96,20 @@ fn reopen(memfd: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Makes the file one hole.
-fn empty(memfd: &Memfd, bytes: usize) -> io::Result<()> {
-    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    Ok(fallocate(&memfd.writable, hole, 0, bytes as u64)?)
-}
-
 fn base(bytes: usize) -> io::Result<Mapped> {
     let page = rustix::param::page_size();
     let length = round_up(bytes, page)?;
     let memfd = create(length, MemfdFlags::empty())?;
-    let mapping = Mapping::shared(memfd.as_fd(), length)?;
+    let mapping = Mapping::shared(memfd.writable.as_fd(), length)?;
     mapping.want_base(&mapping.whole())?;
     Ok((mapping, memfd, Pages::Base, page))
 }
 
 /// Whether one touch brings one base page and nothing more, as it must be for holes of single pages.
-fn one_touch_one_page(mapping: &Mapping, memfd: &Memfd) -> io::Result<()> {
+pub(super) fn one_touch_one_page(mapping: &Mapping, memfd: &Memfd) -> io::Result<()> {
     let page = rustix::param::page_size();
     // Under mlockall the mapping was full before the advice, perhaps of large folios.
-    empty(memfd, mapping.len())?;
+    memfd.punch(&mapping.whole())?;
     mapping.touch(0, 0);
     match mapping.resident(&(0..mapping.len().min(pages::huge_page().unwrap_or(page))))? {
         bytes if bytes == page => Ok(()),
@@ -124,8 +123,8 @@ fn huge(bytes: usize) -> io::Result<io::Result<Mapped>> {
     };
     let length = round_up(bytes, size)?;
     let memfd = create(length, MemfdFlags::empty())?;
-    let mapping = Mapping::shared_aligned(memfd.as_fd(), length, size)?;
-    let asked = pages::ask(&mapping, size, || empty(&memfd, length));
+    let mapping = Mapping::shared_aligned(memfd.writable.as_fd(), length, size)?;
+    let asked = pages::ask(&mapping, size, |range| memfd.punch(&range));
     Ok(asked.map(|()| (mapping, memfd, Pages::Huge, size)))
 }
 
@@ -134,7 +133,7 @@ fn reserved(bytes: usize) -> io::Result<Mapped> {
     let size = fstat(memfd_create("zerosink", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB)?)?.st_blksize as usize;
     let length = round_up(bytes, size)?;
     let memfd = create(length, MemfdFlags::HUGETLB)?;
-    let mapping = Mapping::shared(memfd.as_fd(), length)?;
+    let mapping = Mapping::shared(memfd.writable.as_fd(), length)?;
     mapping.populate(&mapping.whole())?;
     Ok((mapping, memfd, Pages::Reserved, size))
 }

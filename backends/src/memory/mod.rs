@@ -91,7 +91,7 @@ impl MapOptions {
     }
 
     /// Maps a memfd of sealed size of at least `bytes` bytes, rounded up to whole pages of the size that was asked for. Its
-    /// bytes can be sent with `sendfile(2)`, unless its pages are [`Pages::Reserved`].
+    /// bytes can be sent with `sendfile(2)` from what [`Memory::file`] answers, unless its pages are [`Pages::Reserved`].
     ///
     /// Under `vm.overcommit_memory=2` the kernel raises SIGBUS where a page of a memfd cannot be had; replaced pages that are
     /// populated are not at risk.
@@ -164,13 +164,6 @@ impl MappedMemory {
     #[must_use]
     pub fn fallbacks(&self) -> &[Fallback] {
         &self.fallbacks
-    }
-
-    /// The memfd behind the mapping, for reading: `sendfile(2)` from it sends the mapping's bytes. `None` for anonymous
-    /// memory, for [`Pages::Reserved`] (the kernel cannot send these), and where `/proc` is not mounted.
-    #[must_use]
-    pub fn as_memfd(&self) -> Option<BorrowedFd<'_>> {
-        self.memfd.as_ref()?.readable()
     }
 
     /// Faults every page in now, instead of on first use (`MADV_POPULATE_WRITE`, Linux 5.14).
@@ -267,6 +260,12 @@ mod promises {
                 return Err(invalid("a range to replace must be whole units inside the mapping"));
             }
             if range.is_empty() { Ok(()) } else { self.replace(&range) }
+        }
+
+        /// A memfd, open for reading only. `None` for anonymous memory, for [`Pages::Reserved`] (the kernel cannot send these from
+        /// a file), and where `/proc` is not mounted.
+        fn file(&self) -> Option<(BorrowedFd<'_>, u64)> {
+            Some((self.memfd.as_ref()?.readable()?, 0))
         }
     }
 }

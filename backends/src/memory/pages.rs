@@ -1,6 +1,6 @@
 //! Which pages a mapping asks for, what it got, and why that is not the same.
 
-use std::{error::Error, fmt, fs, io};
+use std::{error::Error, fmt, fs, io, ops::Range};
 
 use super::mapping::Mapping;
 
@@ -81,20 +81,23 @@ pub(super) fn huge_page() -> Option<usize> {
     size.trim().parse().ok().filter(|bytes: &usize| bytes.is_power_of_two())
 }
 
-/// Asks for transparent huge pages of `size` bytes in a mapping that starts on such a boundary, and looks what the first
-/// touch brings: the advice alone succeeds on hosts that never follow it.
+/// Asks for transparent huge pages of `size` bytes in a mapping that starts on such a boundary, and looks what a touch
+/// brings: the advice alone succeeds on hosts that never follow it.
 ///
-/// On return nobody has written to the mapping, and `empty` has dropped what was in it before the advice.
-pub(super) fn ask(mapping: &Mapping, size: usize, empty: impl Fn() -> io::Result<()>) -> io::Result<()> {
+/// `discard` drops the pages of a range. It runs before the first touch, for under `mlockall` a new mapping is full of base
+/// pages, and before the second, which is the one that counts: the first may have brought a page that is larger still and
+/// will not come again.
+pub(super) fn ask(mapping: &Mapping, size: usize, discard: impl Fn(Range<usize>) -> io::Result<()>) -> io::Result<()> {
     mapping.want_huge(&mapping.whole())?;
-    // Under mlockall a new mapping is full of base pages.
-    empty()?;
+    discard(mapping.whole())?;
+    mapping.touch(0, 0);
+    discard(0..size)?;
     mapping.touch(0, 0);
     match mapping.resident(&(0..size))? {
         bytes if bytes == size => Ok(()),
         bytes => Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            format!("the first touch brought {bytes} bytes, not {size}; {}", settings(size)),
+            format!("a touch brings {bytes} bytes, not {size}; {}", settings(size)),
         )),
     }
 }

@@ -3,11 +3,9 @@
 //! The kernel refers to pages, not to addresses. Once other pages are behind an address, whoever still has the old ones, a
 //! socket's queue or a reader's pipe, keeps them and the bytes on them, for as long as he likes.
 
-use std::{fmt, io, ops::Range, os::fd::BorrowedFd};
+use std::{fmt, io, ops::Range};
 
-use rustix::fs::{FallocateFlags, fallocate};
-
-use super::{MappedMemory, Pages};
+use super::{MappedMemory, Pages, memfd::Memfd};
 
 /// How the pages of a range are replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +47,7 @@ impl MappedMemory {
     /// Replaces the pages of whole units. After an error the range must not be used again.
     pub(super) fn replace(&self, range: &Range<usize>) -> io::Result<()> {
         match (self.replacement, &self.memfd) {
-            (Replacement::PunchHole, Some(memfd)) => self.punch(memfd.as_fd(), range)?,
+            (Replacement::PunchHole, Some(memfd)) => self.punch(memfd, range)?,
             (Replacement::MapFixed, None) => self.map_anew(range)?,
             (Replacement::DontNeed, None) => self.mapping.discard(range)?,
             (replacement, _) => return Err(io::Error::other(format!("{replacement} does not replace these pages"))),
@@ -79,9 +77,8 @@ impl MappedMemory {
         Ok(())
     }
 
-    fn punch(&self, memfd: BorrowedFd<'_>, range: &Range<usize>) -> io::Result<()> {
-        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        rustix::io::retry_on_intr(|| fallocate(memfd, hole, range.start as u64, range.len() as u64))?;
+    fn punch(&self, memfd: &Memfd, range: &Range<usize>) -> io::Result<()> {
+        memfd.punch(range)?;
         match self.mapping.resident(range)? {
             0 => Ok(()),
             bytes => Err(io::Error::other(format!(

@@ -64,17 +64,64 @@ fn replaced_pages_are_there_at_once_if_they_are_populated_and_only_then() {
     }
 }
 
-/// What the kernel says about the mapping, in bytes.
-fn anonymous_huge_pages(memory: &MappedMemory) -> usize {
+/// True in a process of its own, where no other test's mapping joins ours. Otherwise runs the test there.
+fn alone(test: &str) -> bool {
+    const CHILD: &str = "ZEROSINK_ALONE";
+    if std::env::var_os(CHILD).is_some() {
+        return true;
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("memory::tests::mapped::{test}"), "--nocapture", "--test-threads=1"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{child:?}");
+    eprint!("{}", String::from_utf8_lossy(&child.stderr));
+    false
+}
+
+/// What `smaps` says about the mapping; panics if it is more than one, or has been joined with another.
+fn smaps(memory: &MappedMemory, field: &str) -> String {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let start = format!("{:x}-", memory.as_ptr().addr());
-    let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&start));
-    let line = lines.find(|line| line.starts_with("AnonHugePages:")).expect("the mapping is in smaps");
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+    let start = memory.as_ptr().addr().get();
+    let header = format!("{start:x}-{:x} ", start + memory.len());
+    let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&header));
+    let line = lines.find(|line| line.starts_with(field)).expect("the mapping is in smaps, by itself and as a whole");
+    line[field.len()..].trim().to_owned()
+}
+
+fn anonymous_huge_pages(memory: &MappedMemory) -> usize {
+    smaps(memory, "AnonHugePages:").split_whitespace().next().unwrap().parse::<usize>().unwrap() << 10
+}
+
+/// Holes of single pages need it, and a huge page of which a part is replaced has to be split.
+#[test]
+fn base_pages_stay_small_also_after_they_were_replaced() {
+    if !alone("base_pages_stay_small_also_after_they_were_replaced") {
+        return;
+    }
+    let options = MapOptions::new();
+    let kinds: [&dyn Fn() -> io::Result<MappedMemory>; 4] = [
+        &|| options.anonymous(4 << 20),
+        &|| options.clone().replacement(Replacement::MapFixed).anonymous(4 << 20),
+        &|| options.memfd(4 << 20),
+        &|| options.clone().pages(Pages::Large(64 << 10)).memfd(4 << 20),
+    ];
+    for kind in kinds {
+        let memory = kind().unwrap();
+        fill(&memory, 1);
+        memory.recycle(64 << 10..128 << 10).unwrap();
+        let flags = smaps(&memory, "VmFlags:");
+        assert!(flags.split(' ').any(|flag| flag == "nh"), "{flags}: {memory:?}");
+    }
 }
 
 #[test]
 fn huge_pages_are_huge_and_base_pages_are_not() {
+    if !alone("huge_pages_are_huge_and_base_pages_are_not") {
+        return;
+    }
     let huge = MappedMemory::anonymous(4 << 20, Pages::Huge).unwrap();
     fill(&huge, 1);
     if huge.huge_pages() {
@@ -96,19 +143,29 @@ fn huge_pages_are_huge_and_base_pages_are_not() {
     assert_eq!((base.pages(), base.facts().unit, anonymous_huge_pages(&base)), (Pages::Base, PAGE, 0));
 }
 
+#[test]
+fn a_touch_after_a_replacement_brings_a_page_of_the_size_that_was_promised() {
+    for asked in [Pages::Base, Pages::Large(64 << 10), Pages::Huge] {
+        for memory in [
+            MapOptions::new().pages(asked).populate(false).anonymous(4 << 20).unwrap(),
+            MapOptions::new().pages(asked).populate(false).memfd(4 << 20).unwrap(),
+        ] {
+            let unit = memory.facts().unit;
+            fill(&memory, 1);
+            for start in [0, unit, memory.len() - unit] {
+                memory.recycle(start..start + unit).unwrap();
+                memory.mapping.touch(start, 1);
+                assert_eq!(memory.mapping.resident(&(start..start + unit)).unwrap(), unit, "{memory:?}");
+            }
+        }
+    }
+}
+
 /// The advice alone is no proof: it succeeds where it is never followed.
 #[test]
 fn pages_that_the_host_does_not_give_are_reported_and_base_pages_used() {
-    const CHILD: &str = "ZEROSINK_WITHOUT_HUGE_PAGES";
     const PR_SET_THP_DISABLE: libc::c_int = 41;
-    if std::env::var_os(CHILD).is_none() {
-        let child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "memory::tests::mapped::pages_that_the_host_does_not_give_are_reported_and_base_pages_used"])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
-        assert!(child.status.success(), "{child:?}");
-        assert!(String::from_utf8_lossy(&child.stdout).contains("1 passed"), "{child:?}");
+    if !alone("pages_that_the_host_does_not_give_are_reported_and_base_pages_used") {
         return;
     }
     // SAFETY: the call takes plain numbers and changes how this child's pages are chosen.
@@ -134,7 +191,7 @@ fn a_memfd_that_cannot_have_the_pages_says_why() {
         let refused: Vec<_> = memory.fallbacks().iter().map(ToString::to_string).collect();
         match memory.pages() {
             Pages::Base => assert!(refused.contains(&format!("no {asked} pages")), "{refused:?}"),
-            Pages::Reserved => assert!(refused.is_empty() && memory.as_memfd().is_none(), "{memory:?}"),
+            Pages::Reserved => assert!(refused.is_empty() && memory.file().is_none(), "{memory:?}"),
             _ => assert_eq!(refused.len(), usize::from(asked == Pages::Reserved), "{refused:?}"),
         }
         fill(&memory, 7);
@@ -144,17 +201,30 @@ fn a_memfd_that_cannot_have_the_pages_says_why() {
     }
 }
 
+/// What is asked before single pages are punched out of a memfd, asked of one that has larger folios.
+#[test]
+fn a_memfd_of_larger_folios_is_not_taken_for_one_of_single_pages() {
+    let large = MapOptions::new().pages(Pages::Huge).memfd(2 << 20).unwrap();
+    if !large.huge_pages() {
+        eprintln!("\n*** skipped: no huge folios in a memfd here: {:?} ***\n", large.fallbacks());
+        return;
+    }
+    let asked = memfd::one_touch_one_page(&large.mapping, large.memfd.as_ref().unwrap());
+    assert!(asked.unwrap_err().to_string().contains("2097152 bytes"));
+}
+
 #[test]
 fn the_memfd_that_others_see_cannot_be_written() {
     let memory = MappedMemory::memfd(2 * PAGE).unwrap();
     fill(&memory, 9);
-    let memfd = memory.as_memfd().expect("/proc is mounted here");
+    let (memfd, start) = memory.file().expect("/proc is mounted here");
+    assert_eq!(start, 0);
     assert_eq!(rustix::io::pwrite(memfd, &[1], 0), Err(rustix::io::Errno::BADF));
     assert!(rustix::fs::ftruncate(memfd, 0).is_err());
     let mut seen = [0; PAGE];
     assert_eq!(rustix::io::pread(memfd, &mut seen, PAGE as u64), Ok(PAGE));
     assert!(seen.iter().all(|byte| *byte == 9), "it is the mapping's own memory");
-    assert!(MappedMemory::anonymous(PAGE, Pages::Base).unwrap().as_memfd().is_none());
+    assert!(MappedMemory::anonymous(PAGE, Pages::Base).unwrap().file().is_none());
 }
 
 #[test]

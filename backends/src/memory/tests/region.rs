@@ -8,7 +8,12 @@ use std::{
 };
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use zerosink_core::{Reuse, memory::Backing, owner_of, region::facts_of};
+use zerosink_core::{
+    Reuse,
+    memory::Backing,
+    owner_of,
+    region::{facts_of, locate},
+};
 
 use super::super::*;
 
@@ -71,6 +76,12 @@ fn a_region_is_known_by_its_address_until_its_last_slice_is_gone() {
     let region = from_file(&scratch.open(), 5000..).unwrap();
     let facts = facts_of(&region[10..20]).unwrap();
     assert_eq!((facts.backing, facts.reuse), (Backing::File, Reuse::Immutable));
+    let mut read = [0; 10];
+    let sent = locate(&region[10..20], |location| {
+        let (file, offset) = location.file.unwrap();
+        rustix::io::pread(file, &mut read, offset)
+    });
+    assert_eq!((sent, &read[..]), (Some(Ok(10)), &pattern(5010..5020)[..]), "the file, and where in it");
     let middle = owner_of(&region[1000..2000]).expect("it is a lease");
     assert_eq!(middle, pattern(6000..7000));
     drop(region);
@@ -109,8 +120,7 @@ fn what_is_no_region_is_an_error_that_says_what_to_do() {
 }
 
 fn memfd(bytes: &[u8]) -> File {
-    let mut memfd =
-        File::from(memfd_create("region-test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
+    let mut memfd = File::from(memfd_create("region-test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap());
     memfd.write_all(bytes).unwrap();
     memfd
 }
@@ -176,4 +186,34 @@ fn a_copy_is_a_sealed_region() {
         let facts = facts_of(&region).unwrap();
         assert_eq!((facts.backing, facts.reuse), (Backing::Memfd, Reuse::Immutable));
     }
+}
+
+#[test]
+fn a_huge_file_needs_no_huge_index() {
+    const LENGTH: u64 = (1 << 41) + 5;
+    let file = memfd(b"");
+    file.set_len(LENGTH).unwrap();
+    let region = from_file(&file, ..).unwrap();
+    assert_eq!((region.len() as u64, region[region.len() - 1]), (LENGTH, 0));
+    assert_eq!(owner_of(&region[1 << 40..(1 << 40) + 9]).unwrap(), [0; 9][..]);
+}
+
+/// Why [`Region::from_file`] is unsafe.
+#[test]
+fn control_a_truncated_file_raises_sigbus() {
+    use std::{os::unix::process::ExitStatusExt as _, process::Command};
+    const CHILD: &str = "ZEROSINK_TRUNCATED";
+    if std::env::var_os(CHILD).is_some() {
+        let file = memfd(&pattern(0..8192));
+        let region = from_file(&file, ..).unwrap();
+        file.set_len(10).unwrap();
+        assert_eq!(region[10], 0, "the rest of the page is there, and zeroed under a shared reference");
+        panic!("byte 5000 cannot be {}", region[5000]);
+    }
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "memory::tests::region::control_a_truncated_file_raises_sigbus"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert_eq!(child.status.signal(), Some(libc::SIGBUS), "{child:?}");
 }
