@@ -10,7 +10,7 @@ use zerosink::{
     memory::Memory as _,
 };
 
-use crate::window::Window;
+use crate::{footprint::Footprint, window::Window};
 
 /// A way to have pages that may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +176,18 @@ impl Contender {
         let mut wrong = 0;
         self.window.drain(|bytes| wrong += bytes.iter().filter(|byte| **byte != expected).count())?;
         if wrong == 0 { Ok(()) } else { Err(io::Error::other(format!("{}: {wrong} wrong bytes", self.way))) }
+    }
+
+    /// Goes once around the ring; how many bytes of physical memory it was filled with, if the kernel tells.
+    pub(crate) fn footprint(&mut self) -> io::Result<Option<usize>> {
+        let mut footprint = Footprint::new()?;
+        for at in (0..self.memory.len()).step_by(self.batch) {
+            self.fill(at);
+            footprint.add(slice(&mut self.memory, at, self.batch))?;
+            self.push(at)?;
+            self.replace(at)?;
+        }
+        Ok(footprint.bytes())
     }
 
     /// Fills, sends and replaces so many bytes, lap by lap.

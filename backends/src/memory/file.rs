@@ -12,12 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::fs::{
-    FileType, MemfdFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs, memfd_create,
-};
+use rustix::fs::{FileType, MemfdFlags, SealFlags, Stat, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs};
 use zerosink_core::{Memory, MemoryFacts, Reuse, Ring, memory::Backing, ring::RingBuilder};
 
-use super::mapping::Mapping;
+use super::{mapping::Mapping, memfd};
 
 /// Memory that is never written again, from files and memfds, as `Bytes` that every mechanism can send.
 ///
@@ -94,8 +92,7 @@ impl Region {
         if bytes.is_empty() {
             return Err(RegionError::Empty.into());
         }
-        let memfd = memfd_create("zerosink", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        let mut memfd = File::from(memfd);
+        let mut memfd = File::from(memfd::new(MemfdFlags::empty())?);
         memfd.write_all(bytes)?;
         fcntl_add_seals(&memfd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Self::sealed(&memfd, ..)

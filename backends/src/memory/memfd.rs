@@ -81,8 +81,18 @@ pub(super) fn map(options: &MapOptions, bytes: usize) -> io::Result<MappedMemory
 
 type Mapped = (Mapping, Memfd, Pages, usize);
 
+/// A new memfd that can be sealed and is not executable, which hosts with `vm.memfd_noexec=2` insist on.
+pub(super) fn new(flags: MemfdFlags) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags;
+    match memfd_create("zerosink", flags | MemfdFlags::NOEXEC_SEAL) {
+        // A kernel before 6.3.
+        Err(rustix::io::Errno::INVAL) => Ok(memfd_create("zerosink", flags)?),
+        memfd => Ok(memfd?),
+    }
+}
+
 fn create(bytes: usize, flags: MemfdFlags) -> io::Result<Memfd> {
-    let writable = memfd_create("zerosink", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | flags)?;
+    let writable = new(flags)?;
     ftruncate(&writable, bytes as u64)?;
     // Nobody can truncate it afterwards, so that no access raises SIGBUS. Seals against writing would forbid holes.
     fcntl_add_seals(&writable, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
@@ -130,7 +140,7 @@ fn huge(bytes: usize) -> io::Result<io::Result<Mapped>> {
 
 fn reserved(bytes: usize) -> io::Result<Mapped> {
     // Its block is the huge page.
-    let size = fstat(memfd_create("zerosink", MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB)?)?.st_blksize as usize;
+    let size = fstat(new(MemfdFlags::HUGETLB)?)?.st_blksize as usize;
     let length = round_up(bytes, size)?;
     let memfd = create(length, MemfdFlags::HUGETLB)?;
     let mapping = Mapping::shared(memfd.writable.as_fd(), length)?;
