@@ -15,6 +15,8 @@ pub use zerosink_backends::{Address, AutoReadHalf, AutoSink, probe};
 /// The backends by themselves, for those who build their own ladder.
 pub mod backends {
     pub use zerosink_backends::copy::Copy;
+    #[cfg(zerosink_uring)]
+    pub use zerosink_backends::io_uring::IoUring;
     #[cfg(zerosink_linux)]
     pub use zerosink_backends::{
         msg_zerocopy::MsgZerocopy,

@@ -83,6 +83,18 @@ mod zero_copy {
         shared_everything(&tokio::spawn(transfer(Mechanism::MsgZerocopy)).await.unwrap());
     }
 
+    #[cfg(zerosink_uring)]
+    #[tokio::test(flavor = "current_thread")]
+    async fn no_wrong_byte_by_io_uring_on_a_current_thread_runtime() {
+        shared_everything(&transfer(Mechanism::IoUring).await);
+    }
+
+    #[cfg(zerosink_uring)]
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_wrong_byte_by_io_uring_on_a_multi_thread_runtime() {
+        shared_everything(&tokio::spawn(transfer(Mechanism::IoUring)).await.unwrap());
+    }
+
     /// The same ring, stream and receiver; the sink is one that releases on accept.
     fn verdict_on(make: impl FnOnce(std::net::TcpStream) -> std::io::Result<HastySink>) -> Verdict {
         const TOTAL: u64 = 8 << 20;

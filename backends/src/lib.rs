@@ -4,13 +4,15 @@
 //! it chooses among the mechanisms that this host permits; elsewhere, and with `--cfg zerosink_portable`, it copies.
 //!
 //! The rooms: `sys` is the only place with system calls, `driver` watches sockets and drops custody, `copy`,
-//! `splice` and `msg_zerocopy` have the backends, `auto` is the ladder, [`probe`] says what the host permits.
+//! `splice`, `msg_zerocopy` and `io_uring` have the backends, `auto` is the ladder, [`probe`] says what the host permits.
 
 #[cfg(zerosink_linux)]
 mod calibration;
 pub mod copy;
 #[cfg(zerosink_linux)]
 mod driver;
+#[cfg(zerosink_uring)]
+pub mod io_uring;
 #[cfg(zerosink_linux)]
 pub mod memory;
 #[cfg(zerosink_linux)]

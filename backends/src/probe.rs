@@ -22,6 +22,7 @@ pub fn host() -> HostReport {
         (Mechanism::Splice, splice()),
         (Mechanism::Gift, splice()),
         (Mechanism::MsgZerocopy, msg_zerocopy()),
+        (Mechanism::IoUring, io_uring()),
     ];
     HostReport { mechanisms, thresholds: thresholds() }
 }
@@ -42,6 +43,9 @@ impl fmt::Display for HostReport {
         Ok(())
     }
 }
+
+#[cfg(zerosink_uring)]
+mod io_uring;
 
 #[cfg(zerosink_linux)]
 mod linux {
@@ -143,9 +147,22 @@ mod linux {
 #[cfg(zerosink_linux)]
 pub(crate) use linux::{loopback_pair, msg_zerocopy, splice, thresholds};
 
+#[cfg(zerosink_uring)]
+pub(crate) use io_uring::{io_uring, io_uring_abilities};
+
+#[cfg(all(zerosink_linux, not(zerosink_uring)))]
+fn io_uring() -> Support {
+    Support::no("this build is without the feature io-uring")
+}
+
 #[cfg(not(zerosink_linux))]
 fn msg_zerocopy() -> Support {
     Support::no("this is the portable build: it copies")
+}
+
+#[cfg(not(zerosink_linux))]
+fn io_uring() -> Support {
+    msg_zerocopy()
 }
 
 #[cfg(not(zerosink_linux))]

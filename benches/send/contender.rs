@@ -19,6 +19,8 @@ use rustix::{
 use tokio::io::AsyncWriteExt as _;
 use zerosink::prelude::*;
 
+use crate::uring;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
     /// zerosink, forced to `copy`.
@@ -29,12 +31,29 @@ pub(crate) enum Contender {
     RawCopy,
     /// `sendmsg(MSG_ZEROCOPY)`, `poll` and `recvmsg(MSG_ERRQUEUE)` by hand.
     RawZerocopy,
+    /// zerosink, forced to `io-uring`.
+    IoUring,
+    /// `io_uring_enter` and `poll` by hand.
+    RawIoUring,
     /// tokio's `write_all`.
     WriteAll,
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 5] = [Self::Copy, Self::RawCopy, Self::Zerocopy, Self::RawZerocopy, Self::WriteAll];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Copy,
+        Self::RawCopy,
+        Self::Zerocopy,
+        Self::RawZerocopy,
+        Self::IoUring,
+        Self::RawIoUring,
+        Self::WriteAll,
+    ];
+
+    /// False if this build does not have it.
+    pub(crate) const fn is_built(self) -> bool {
+        !matches!(self, Self::IoUring) || cfg!(zerosink_uring)
+    }
 
     /// The time from the first send to the reader's end of file, with every byte counted by the reader.
     pub(crate) fn run(self, chunk: usize, total: u64) -> io::Result<Duration> {
@@ -47,6 +66,8 @@ impl Contender {
         match self {
             Self::Copy => sink(socket, Mechanism::Copy, &block, total)?,
             Self::Zerocopy => sink(socket, Mechanism::MsgZerocopy, &block, total)?,
+            Self::IoUring => sink(socket, Mechanism::IoUring, &block, total)?,
+            Self::RawIoUring => uring::raw(&socket, &block, total).map(|()| drop(socket))?,
             Self::RawCopy => raw(&socket, false, &block, total).map(|()| drop(socket))?,
             Self::RawZerocopy => raw(&socket, true, &block, total).map(|()| drop(socket))?,
             Self::WriteAll => write_all(socket, &block, total)?,
@@ -65,6 +86,8 @@ impl fmt::Display for Contender {
         f.write_str(match self {
             Self::Copy => "copy",
             Self::Zerocopy => "msg-zerocopy",
+            Self::IoUring => "io-uring",
+            Self::RawIoUring => "SEND_ZC loop",
             Self::RawCopy => "sendmsg loop",
             Self::RawZerocopy => "MSG_ZEROCOPY loop",
             Self::WriteAll => "tokio write_all",

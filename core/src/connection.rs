@@ -114,15 +114,25 @@ impl Connection {
         }
     }
 
+    /// Whether a send may begin. One that was queued and is not in the socket yet would be overtaken: then `WouldBlock`, and
+    /// the writer is woken when it is.
+    fn may_begin(&self) -> io::Result<()> {
+        if let Some(error) = self.reactor.failure() {
+            return Err(error);
+        }
+        if self.ledger.flushed() < self.ledger.accepted() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    }
+
     /// Sends by copying, and accounts for it under `reason`. One send per connection may be under way at a time.
     ///
     /// # Errors
     ///
-    /// As `send(2)`; `WouldBlock` if the socket is full.
+    /// As `send(2)`; `WouldBlock` if the socket is full, or a [queued](Self::queue) send is not in it yet.
     pub fn send_copy(&self, slices: &[io::IoSlice<'_>], more: bool, reason: Refusal) -> io::Result<usize> {
-        if let Some(error) = self.reactor.failure() {
-            return Err(error);
-        }
+        self.may_begin()?;
         let result = self.reactor.write_vectored(slices, more);
         match &result {
             Ok(bytes) => {
@@ -144,8 +154,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// What `call` answered; nothing is in custody then. `PermissionDenied`, and no call, for a peer's proof that the user
-    /// did not permit.
+    /// What `call` answered; nothing is in custody then. Without a call: `PermissionDenied` for a peer's proof that the user
+    /// did not permit, `WouldBlock` while a [queued](Self::queue) send is not in the socket yet.
     pub fn send(
         &self,
         mechanism: Mechanism,
@@ -153,9 +163,7 @@ impl Connection {
         memory: impl IntoIterator<Item = Bytes>,
         call: impl FnOnce() -> io::Result<usize>,
     ) -> io::Result<usize> {
-        if let Some(error) = self.reactor.failure() {
-            return Err(error);
-        }
+        self.may_begin()?;
         let until = match proof {
             Proof::Copied | Proof::Replaced | Proof::Immutable => None,
             Proof::Notified => Some(Until::Notified),
@@ -188,11 +196,12 @@ impl Connection {
 
     /// Queues a send that goes on after the call: `memory` is in custody, and `call` gets the number by which
     /// [`Ledger::complete`] ends that. All bytes of `memory` are accepted if `call` succeeds; [`Ledger::flush`] says when they
-    /// are in the socket. No other send may begin before.
+    /// are in the socket. No other send begins before.
     ///
     /// # Errors
     ///
-    /// What `call` answered; nothing is in custody then.
+    /// What `call` answered; nothing is in custody then. `WouldBlock`, and no call, while another queued send is not in the
+    /// socket yet.
     pub fn queue(
         &self,
         mechanism: Mechanism,
@@ -200,9 +209,7 @@ impl Connection {
         bytes: usize,
         call: impl FnOnce(u64) -> io::Result<()>,
     ) -> io::Result<()> {
-        if let Some(error) = self.reactor.failure() {
-            return Err(error);
-        }
+        self.may_begin()?;
         let pending = self.ledger.open(Until::Completed, memory);
         match call(pending.number()) {
             Ok(()) => {
@@ -229,6 +236,15 @@ impl Connection {
         if error.kind() == io::ErrorKind::WouldBlock {
             self.counters.would_block.fetch_add(1, Relaxed);
         }
+    }
+
+    /// `bytes` of a queued send, which counted as sent by `mechanism`, were copied after all. Called by the sender.
+    pub fn count_fallback(&self, mechanism: Mechanism, bytes: usize, reason: Refusal) {
+        let sent = &self.counters.sent[mechanism.index()];
+        sent.store(sent.load(Relaxed).saturating_sub(bytes as u64), Relaxed);
+        add(&self.counters.sends_copied, 1);
+        add(&self.counters.sent[Mechanism::Copy.index()], bytes as u64);
+        add(&self.counters.copied[reason.index()], bytes as u64);
     }
 
     /// The kernel did not do a zero-copy send, which is copied therefore: no memory (`ENOBUFS`), no descriptors, forbidden.

@@ -1,13 +1,17 @@
 //! What a connection needs from whoever owns its socket and watches it.
 
 use std::{
+    any::Any,
     fmt, io,
     task::{Context, Poll},
 };
 
 /// One socket and the events on it. The driver of a runtime implements this; backends use it through
 /// [`crate::Connection`].
-pub trait Reactor: Send + Sync + fmt::Debug {
+///
+/// A backend that needs more of its own driver (`zerosink-backends`: the io_uring of the runtime) asks by
+/// `<dyn Any>::downcast_ref`, and refuses to attach to another's.
+pub trait Reactor: Any + Send + Sync + fmt::Debug {
     /// Sends by copying. With `more`, the kernel may wait for the next send before it fills a packet (`MSG_MORE`).
     ///
     /// # Errors

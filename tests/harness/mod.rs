@@ -27,8 +27,13 @@ pub(crate) const STEP: Duration = Duration::from_secs(15);
 pub(crate) const POISON: u8 = 0xEE;
 
 /// The mechanisms that this build has.
-pub(crate) const MECHANISMS: &[Mechanism] =
-    if cfg!(zerosink_linux) { &[Mechanism::Copy, Mechanism::MsgZerocopy] } else { &[Mechanism::Copy] };
+pub(crate) const MECHANISMS: &[Mechanism] = if cfg!(zerosink_uring) {
+    &[Mechanism::Copy, Mechanism::MsgZerocopy, Mechanism::IoUring]
+} else if cfg!(zerosink_linux) {
+    &[Mechanism::Copy, Mechanism::MsgZerocopy]
+} else {
+    &[Mechanism::Copy]
+};
 
 /// The byte at `offset` of every stream. No period that a wrong offset could hide in.
 pub(crate) const fn byte_at(offset: u64) -> u8 {

@@ -55,6 +55,8 @@ impl AutoSink {
             ladder.attach(&crate::splice::Gift, &connection, config).await;
             ladder.attach(&crate::msg_zerocopy::MsgZerocopy, &connection, config).await;
         }
+        #[cfg(zerosink_uring)]
+        ladder.attach(&crate::io_uring::IoUring, &connection, config).await;
         ladder.finish(&connection)?;
         Ok(Self { ladder, connection, socket, reader: None })
     }

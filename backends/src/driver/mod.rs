@@ -11,6 +11,8 @@ mod reader;
 mod reaper;
 mod socket;
 mod task;
+#[cfg(zerosink_uring)]
+mod uring;
 mod watch;
 
 pub(crate) use reader::Reader;

@@ -5,7 +5,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -41,7 +41,7 @@ impl AsFd for Handle {
 #[derive(Debug)]
 struct Progress {
     released: u64,
-    /// The stream offset below which the peer has everything.
+    /// How far the peer is: a number that grows with what it has.
     reached: u64,
     since: Instant,
 }
@@ -61,6 +61,9 @@ pub(crate) struct WatchedSocket {
     progress: Mutex<Progress>,
     lingering: AtomicBool,
     revoked: AtomicBool,
+    given_up: AtomicBool,
+    /// The error number of a send that was accepted and will never be in the socket; 0 if there is none.
+    failed: AtomicI32,
 }
 
 impl WatchedSocket {
@@ -84,6 +87,8 @@ impl WatchedSocket {
             progress: Mutex::new(Progress { released: 0, reached: 0, since: Instant::now() }),
             lingering: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            failed: AtomicI32::new(0),
         }
     }
 
@@ -169,11 +174,16 @@ impl WatchedSocket {
     pub(super) fn check_deadline(&self, now: Instant) {
         let Some(oldest) = self.ledger.oldest() else { return };
         if self.revoked.load(SeqCst) {
+            self.give_up();
             return;
         }
         self.look(false);
         let released = self.ledger.released();
-        let reached = self.reached().unwrap_or(0);
+        let reached = match self.family {
+            // A queued send enters the socket bit by bit, and is flushed only when all of it is there.
+            Family::Tcp => sys::socket::acknowledged(self.handle.as_fd()),
+            _ => self.reached().unwrap_or(0),
+        };
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if (progress.released, progress.reached) != (released, reached) {
             *progress = Progress { released, reached, since: now };
@@ -201,14 +211,22 @@ impl WatchedSocket {
         self.reap();
         // Aborting proves nothing about spliced pages: what waits in a queueing discipline or device still leaves.
         self.abandon("the connection was revoked");
-        let left = if self.holds_custody() { self.ledger.quarantine() } else { 0 };
         tracing::warn!(
             no_progress_seconds = self.timeout.as_secs_f64(),
-            quarantined_bytes = left,
+            pinned_bytes = self.ledger.pinned(),
             error = aborted.err().map(tracing::field::display),
             "connection revoked"
         );
         self.wake_writer();
+    }
+
+    /// What the kernel does not let go of at once after a revoke has had a tick to come back (completions of io_uring are
+    /// delivered by the thread that submitted).
+    fn give_up(&self) {
+        if !self.given_up.swap(true, SeqCst) {
+            let bytes = self.ledger.quarantine();
+            tracing::warn!(quarantined_bytes = bytes, "the kernel holds memory of a revoked connection");
+        }
     }
 
     /// Everything accepted is in the socket now: what had to wait for that.
@@ -218,6 +236,31 @@ impl WatchedSocket {
             drop(self.shutdown());
         }
         self.wake_writer();
+    }
+
+    /// A send that was accepted failed: its bytes are missing in the stream, so nothing more can be sent.
+    #[cfg(zerosink_uring)]
+    pub(crate) fn fail(&self, errno: i32) {
+        self.failed.store(errno, SeqCst);
+        tracing::debug!(error = %io::Error::from_raw_os_error(errno), "a queued send failed");
+    }
+
+    /// Memory was released by somebody else than the driver: lets go of the socket if it was the last.
+    #[cfg(zerosink_uring)]
+    pub(crate) fn after_release(&self) {
+        if self.is_done() {
+            self.watch.forget(self);
+        }
+    }
+
+    #[cfg(zerosink_uring)]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    #[cfg(zerosink_uring)]
+    pub(super) const fn watcher(&self) -> &Arc<Watch> {
+        &self.watch
     }
 }
 
@@ -273,6 +316,10 @@ impl Reactor for WatchedSocket {
                 self.timeout
             );
             return Some(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        match self.failed.load(SeqCst) {
+            0 => {}
+            errno => return Some(io::Error::from_raw_os_error(errno)),
         }
         self.watch.is_orphaned().then(|| {
             io::Error::new(

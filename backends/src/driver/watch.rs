@@ -36,6 +36,8 @@ pub(crate) struct Watch {
     next_token: AtomicU64,
     orphaned: AtomicBool,
     sockets: Mutex<HashMap<u64, Arc<WatchedSocket>>>,
+    #[cfg(zerosink_uring)]
+    pub(super) uring: super::uring::Slot,
 }
 
 impl Watch {
@@ -51,11 +53,19 @@ impl Watch {
             next_token: AtomicU64::new(TIMER + 1),
             orphaned: AtomicBool::new(false),
             sockets: Mutex::default(),
+            #[cfg(zerosink_uring)]
+            uring: super::uring::Slot::default(),
         })
     }
 
     fn sockets(&self) -> MutexGuard<'_, HashMap<u64, Arc<WatchedSocket>>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The socket with this token, if it is watched.
+    #[cfg(zerosink_uring)]
+    pub(super) fn socket(&self, token: u64) -> Option<Arc<WatchedSocket>> {
+        self.sockets().get(&token).cloned()
     }
 
     /// Starts to watch a socket.
@@ -125,6 +135,11 @@ impl Watch {
                 self.tick();
                 continue;
             }
+            #[cfg(zerosink_uring)]
+            if token == super::uring::TOKEN {
+                self.turn_uring();
+                continue;
+            }
             let socket = self.sockets().get(&token).cloned();
             if let Some(socket) = socket {
                 socket.on_event(flags);
@@ -139,6 +154,11 @@ impl Watch {
     fn tick(&self) {
         let mut expirations = [0; 8];
         rustix::io::read(&self.timer, &mut expirations).ok();
+        #[cfg(zerosink_uring)]
+        {
+            self.turn_uring();
+            self.close_idle_uring();
+        }
         let now = Instant::now();
         self.armed.store(false, SeqCst);
         let in_custody = self.in_custody();

@@ -5,3 +5,5 @@ pub(crate) mod errqueue;
 pub(crate) mod readable;
 pub(crate) mod socket;
 pub(crate) mod splice;
+#[cfg(zerosink_uring)]
+pub(crate) mod uring;

@@ -72,6 +72,24 @@ pub(crate) fn is_over(fd: BorrowedFd<'_>) -> bool {
     result == 0 && state == TCP_CLOSE
 }
 
+/// Bytes that the TCP peer has acknowledged (`tcpi_bytes_acked` of `TCP_INFO`, Linux 4.1), give or take the handshake; 0 if
+/// that cannot be asked.
+pub(crate) fn acknowledged(fd: BorrowedFd<'_>) -> u64 {
+    /// Where it is in `struct tcp_info`, which ends there for this call.
+    const OFFSET: usize = 120;
+    let mut info = [0u8; OFFSET + 8];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: the fd is open for the call, and pointer and length describe `info`.
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
+    };
+    let (_, bytes) = info.split_at(OFFSET);
+    match bytes.try_into() {
+        Ok(bytes) if result == 0 => u64::from_ne_bytes(bytes),
+        _ => 0,
+    }
+}
+
 /// `SIOCOUTQ`. TCP: bytes that are written and not yet acknowledged. `AF_UNIX`: memory of the buffers that the reader has
 /// not taken whole, which is never less than their bytes.
 pub(crate) fn unreached(fd: BorrowedFd<'_>) -> io::Result<u64> {

@@ -1,0 +1,72 @@
+//! The hand-written loop over io_uring: one send at a time, a look at the completions, a `poll` if the result is not there.
+
+use std::{
+    io,
+    net::TcpStream,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
+use io_uring::{IoUring, cqueue, opcode, types::Fd};
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// `IORING_SEND_ZC_REPORT_USAGE`.
+const REPORT_USAGE: u16 = 1 << 3;
+
+struct Loop {
+    ring: IoUring,
+    /// Bytes that are in the socket.
+    sent: u64,
+    /// Notifications that are to come.
+    pinned: u64,
+}
+
+pub(crate) fn raw(socket: &TcpStream, block: &[u8], total: u64) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    let mut state = Loop { ring: IoUring::builder().setup_cqsize(1024).build(64)?, sent: 0, pinned: 0 };
+    let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+    while state.sent < total {
+        let offset = (state.sent % block.len() as u64) as usize;
+        let rest = &block[offset..];
+        let send = opcode::SendZc::new(Fd(socket.as_raw_fd()), rest.as_ptr(), rest.len() as u32);
+        let entry = send.flags(flags).zc_flags(REPORT_USAGE).build();
+        // SAFETY: the block outlives this function, which returns when all is released.
+        unsafe { state.ring.submission().push(&entry) }.map_err(io::Error::other)?;
+        state.ring.submit()?;
+        while !state.look()? {
+            state.wait()?;
+        }
+    }
+    socket.shutdown(std::net::Shutdown::Write)?;
+    while state.pinned > 0 {
+        state.wait()?;
+        state.look()?;
+    }
+    Ok(())
+}
+
+impl Loop {
+    /// Takes the completions that are there. True if the result of the send was among them.
+    fn look(&mut self) -> io::Result<bool> {
+        let mut over = false;
+        for entry in self.ring.completion() {
+            if cqueue::notif(entry.flags()) {
+                self.pinned -= 1;
+                continue;
+            }
+            over = true;
+            self.pinned += u64::from(cqueue::more(entry.flags()));
+            self.sent += u64::try_from(entry.result()).map_err(|_| io::Error::from_raw_os_error(-entry.result()))?;
+        }
+        Ok(over)
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        // SAFETY: the ring owns the descriptor and outlives the call.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
+        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None) {
+            // The kernel interrupts a thread to have it deliver its completions.
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
