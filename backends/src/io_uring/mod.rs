@@ -81,13 +81,11 @@ impl Backend for IoUring {
 #[derive(Debug)]
 struct Sender {
     lane: Arc<Lane>,
-    /// Asking again would not change the answer: every send is copied.
-    refused: Option<Refusal>,
 }
 
 impl Sender {
     fn new(socket: Arc<Socket>, uring: Arc<Uring>) -> Self {
-        Self { lane: Arc::new(Lane::new(socket, uring)), refused: None }
+        Self { lane: Arc::new(Lane::new(socket, uring)) }
     }
 
     /// Ready when the last send has its result.
@@ -161,10 +159,6 @@ impl Transmit for Sender {
                 let borrowed = queue.segments().iter().take_while(|s| matches!(s, Segment::Borrowed(_))).count();
                 return poll_copy(connection, cx, queue, borrowed, Refusal::Borrowed);
             }
-            if let Some(reason) = self.refused {
-                connection.count_setback(reason);
-                return poll_copy(connection, cx, queue, owned, reason);
-            }
             let error = match self.send(connection, queue) {
                 Ok(bytes) => {
                     queue.advance(bytes);
@@ -185,9 +179,6 @@ impl Transmit for Sender {
                 }
                 Some(reason) => {
                     connection.count_setback(reason);
-                    if reason == Refusal::NotInKernel || reason == Refusal::Forbidden {
-                        self.refused = Some(reason);
-                    }
                     tracing::trace!(%error, "this send is copied");
                     return poll_copy(connection, cx, queue, owned, reason);
                 }
