@@ -1,4 +1,5 @@
 //! The hand-written loop over io_uring: one send at a time, a look at the completions, a `poll` if the result is not there.
+#![expect(unsafe_code, reason = "submissions point to memory")]
 
 use std::{
     io,
