@@ -5,10 +5,7 @@
 //! whoever needs it goes on with a mechanism that brings new.
 
 use std::{
-    collections::HashMap,
-    fs,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -21,9 +18,6 @@ use crate::auto::Address;
 
 /// So long completions speak for the sends that follow them.
 const EVIDENCE_LASTS: Duration = Duration::from_secs(2);
-/// So long the list of addresses and devices is believed.
-const DEVICES_LAST: Duration = Duration::from_secs(5);
-
 /// What the addresses of a connection say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -63,10 +57,18 @@ const fn is_virtual(_: IpAddr) -> bool {
 /// True if the device that has `address` exists in software only: it has no `device` in sysfs.
 #[cfg(zerosink_linux)]
 fn is_virtual(address: IpAddr) -> bool {
+    use std::{
+        collections::HashMap,
+        fs,
+        sync::{Mutex, PoisonError},
+    };
+
+    /// So long the list of addresses and devices is believed.
+    const LASTS: Duration = Duration::from_secs(5);
     static DEVICES: Mutex<Option<(Instant, HashMap<IpAddr, bool>)>> = Mutex::new(None);
     let mut devices = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
     let known = match &mut *devices {
-        Some((since, known)) if since.elapsed() < DEVICES_LAST => known,
+        Some((since, known)) if since.elapsed() < LASTS => known,
         stale => {
             let interfaces = if_addrs::get_if_addrs().unwrap_or_else(|error| {
                 tracing::debug!(%error, "no list of network devices");

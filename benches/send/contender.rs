@@ -40,15 +40,8 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Copy,
-        Self::RawCopy,
-        Self::Zerocopy,
-        Self::RawZerocopy,
-        Self::IoUring,
-        Self::RawIoUring,
-        Self::WriteAll,
-    ];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Copy, Self::RawCopy, Self::Zerocopy, Self::RawZerocopy, Self::IoUring, Self::RawIoUring, Self::WriteAll];
 
     /// False if this build does not have it.
     pub(crate) const fn is_built(self) -> bool {

@@ -257,7 +257,8 @@ impl Ladder {
     #[must_use]
     pub fn why_copied(&self) -> Refusal {
         let refusals = self.order.iter().filter_map(|mechanism| self.refused[mechanism.index()]);
-        let telling = |reason: &Refusal| !matches!(reason, Refusal::SocketFamily | Refusal::NotAttached);
+        let telling =
+            |reason: &Refusal| !matches!(reason, Refusal::NotChosen | Refusal::SocketFamily | Refusal::NotAttached);
         refusals.clone().find(telling).or_else(|| refusals.clone().next()).unwrap_or(Refusal::NotAttached)
     }
 }

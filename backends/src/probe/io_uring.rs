@@ -40,10 +40,10 @@ impl Failed {
     }
 
     pub(crate) fn into_attach_error(self, mechanism: Mechanism) -> AttachError {
-        let source = self.error.raw_os_error().map_or_else(
-            || io::Error::new(self.error.kind(), self.error.to_string()),
-            io::Error::from_raw_os_error,
-        );
+        let source = self
+            .error
+            .raw_os_error()
+            .map_or_else(|| io::Error::new(self.error.kind(), self.error.to_string()), io::Error::from_raw_os_error);
         AttachError::Call { mechanism, call: self.call, source }
     }
 }
