@@ -105,7 +105,7 @@ impl RawPeer {
                     TcpOptionElement::WindowScale(Self::SCALE),
                 ];
                 // The window of a SYN is not scaled.
-                self.send(self.window.min(0xffff) as u16, &options, |header| header.syn = true)?;
+                self.send(0, self.window.min(0xffff) as u16, &options, |header| header.syn = true)?;
             } else if header.ack {
                 self.sequence = self.sequence.wrapping_add(1);
                 return self.acknowledge(0);
@@ -123,7 +123,7 @@ impl RawPeer {
             self.stream.extend(payload);
             self.finished |= header.fin;
         }
-        self.acknowledge(self.stream.len())?;
+        self.acknowledge(self.acknowledged.max(self.stream.len()))?;
         Ok(self.stream.len() - before)
     }
 
@@ -145,34 +145,39 @@ impl RawPeer {
     /// A kernel takes no acknowledgement for what it has not sent, and it sends no more than its congestion window. So this
     /// goes segment by segment, each time opening that window. What the kernel had not written yet is ignored: say it again.
     pub(crate) fn acknowledge_unread(&mut self, upto: usize) -> io::Result<()> {
-        for bytes in (self.stream.len()..upto).step_by(Self::SEGMENT).skip(1).chain([upto]) {
-            self.acknowledge(bytes)?;
-        }
-        Ok(())
+        let mut segments = (self.stream.len()..upto).step_by(Self::SEGMENT).skip(1).chain([upto]);
+        segments.try_for_each(|bytes| self.acknowledge(bytes))
     }
 
     /// Tells the kernel the size of the receive window: zero stops it.
     pub(crate) fn open_window(&mut self, bytes: usize) -> io::Result<()> {
         self.window = bytes;
-        self.acknowledge(self.stream.len())
+        self.acknowledge(self.acknowledged)
     }
 
     /// Aborts the connection.
     pub(crate) fn reset(&self) -> io::Result<()> {
-        self.send(0, &[], |header| header.rst = true)
+        self.send(self.acknowledged, 0, &[], |header| header.rst = true)
     }
 
     fn acknowledge(&mut self, bytes: usize) -> io::Result<()> {
-        // An acknowledgement cannot be taken back.
+        // An older one is void: none can be taken back.
         self.acknowledged = self.acknowledged.max(bytes);
         self.edge = self.edge.max(self.acknowledged + self.window);
-        self.send((self.window >> Self::SCALE).min(0xffff) as u16, &[], |_| {})
+        self.send(bytes, (self.window >> Self::SCALE).min(0xffff) as u16, &[], |_| {})
     }
 
-    fn send(&self, window: u16, options: &[TcpOptionElement], flags: impl FnOnce(&mut TcpHeader)) -> io::Result<()> {
+    /// Sends a segment without payload that acknowledges so many bytes.
+    fn send(
+        &self,
+        acknowledged: usize,
+        window: u16,
+        options: &[TcpOptionElement],
+        flags: impl FnOnce(&mut TcpHeader),
+    ) -> io::Result<()> {
         let mut header = TcpHeader::new(Self::PORT, self.port, self.sequence, window);
         header.ack = true;
-        let end = self.acknowledged + usize::from(self.finished);
+        let end = acknowledged + usize::from(self.finished);
         header.acknowledgment_number = self.first.wrapping_add(end as u32);
         header.set_options(options).map_err(io::Error::other)?;
         flags(&mut header);
