@@ -153,11 +153,9 @@ fn sink(socket: TcpStream, config: SinkConfig, total: u64) -> io::Result<String>
         sink.close().await?;
         sink.released(total).await.map_err(io::Error::other)?;
         let stats = sink.stats();
-        Ok(format!(
-            "{:.0} % by reference; {} of {} notifications say copied on the way",
-            stats.bytes_zero_copy as f64 / total as f64 * 100.0,
-            stats.notified_copied,
-            stats.notified,
-        ))
+        let by_reference = format!("{:.0} % by reference", stats.bytes_zero_copy as f64 / total as f64 * 100.0);
+        // Only a mechanism with notifications is told.
+        let copied = format!("; {} of {} notifications say copied on the way", stats.notified_copied, stats.notified);
+        Ok(if stats.notified > 0 { by_reference + &copied } else { by_reference })
     })
 }
