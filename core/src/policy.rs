@@ -99,6 +99,16 @@ impl Refusal {
         }
     }
 
+    /// True if no send of this memory to this peer is permitted.
+    const fn is_of_memory(self) -> bool {
+        matches!(self, Self::PeerNotTrusted | Self::PathNotOffHost | Self::NotFreshPages | Self::PartialUnit)
+    }
+
+    /// True if the mechanism does not come into question whatever is sent.
+    const fn is_of_choice(self) -> bool {
+        matches!(self, Self::NotChosen | Self::SocketFamily | Self::NotAttached)
+    }
+
     /// What an error of the kernel means for a mechanism; `None` if it says nothing about the mechanism.
     #[must_use]
     pub fn from_error(error: &io::Error) -> Option<Self> {
@@ -253,13 +263,16 @@ impl Ladder {
         &self.rungs[..self.length]
     }
 
-    /// Why the send is copied: of several refusals, that of the best mechanism which this socket and build know.
+    /// Why the send is copied. Of several refusals: that of the best mechanism which could send this memory on this socket at
+    /// another time or size; else what forbids the best that this socket and build know.
     #[must_use]
     pub fn why_copied(&self) -> Refusal {
-        let refusals = self.order.iter().filter_map(|mechanism| self.refused[mechanism.index()]);
-        let telling =
-            |reason: &Refusal| !matches!(reason, Refusal::NotChosen | Refusal::SocketFamily | Refusal::NotAttached);
-        refusals.clone().find(telling).or_else(|| refusals.clone().next()).unwrap_or(Refusal::NotAttached)
+        let refusals = || self.order.iter().filter_map(|mechanism| self.refused[mechanism.index()]);
+        refusals()
+            .find(|reason| !reason.is_of_memory() && !reason.is_of_choice())
+            .or_else(|| refusals().find(|reason| !reason.is_of_choice()))
+            .or_else(|| refusals().next())
+            .unwrap_or(Refusal::NotAttached)
     }
 }
 
@@ -309,7 +322,7 @@ impl Policy {
         if mechanism == Mechanism::Copy {
             return Ok(Proof::Copied);
         }
-        if situation.forced.is_some_and(|forced| forced != mechanism) {
+        if situation.forced.is_some_and(|forced| forced != mechanism) && !Self::is_witness(mechanism, situation) {
             return Err(Refusal::NotChosen);
         }
         let proof = Self::proof(mechanism, situation)?;
@@ -330,6 +343,17 @@ impl Policy {
             return Err(Refusal::PinnedBudget);
         }
         Ok(proof)
+    }
+
+    /// True if `mechanism` was not chosen but tells what the chosen one has to know: only completions can say that a path leaves
+    /// this host, and splice of memory that is reused in place brings none.
+    #[must_use]
+    pub fn is_witness(mechanism: Mechanism, situation: &Situation) -> bool {
+        mechanism == Mechanism::MsgZerocopy
+            && situation.forced == Some(Mechanism::Splice)
+            && (situation.family, situation.path) == (Family::Tcp, Path::Unknown)
+            && situation.trust.peer_acks
+            && situation.reuse == Reuse::InPlace
     }
 
     /// The proof that would release the memory.
@@ -458,6 +482,16 @@ mod tests {
                 vec!["splice", "msg-zerocopy", "io-uring", "copy"],
             ),
             (Situation { forced: Some(Mechanism::Gift), ..EVERYTHING }, vec!["gift", "copy"]),
+            (Situation { forced: Some(Mechanism::Splice), ..EVERYTHING }, vec!["copy"]),
+            (Situation { forced: Some(Mechanism::Splice), trust: ACKS, ..EVERYTHING }, vec!["msg-zerocopy", "copy"]),
+            (
+                Situation { forced: Some(Mechanism::Splice), trust: ACKS, path: Path::OffHost, ..EVERYTHING },
+                vec!["splice", "copy"],
+            ),
+            (
+                Situation { forced: Some(Mechanism::Splice), trust: ACKS, path: Path::SameHost, ..EVERYTHING },
+                vec!["copy"],
+            ),
             (Situation { absent: only_zerocopy, ..EVERYTHING }, vec!["msg-zerocopy", "copy"]),
             (Situation { absent: only_zerocopy, demoted, ..EVERYTHING }, vec!["copy"]),
             (Situation { bytes: 4096, ..EVERYTHING }, vec!["copy"]),

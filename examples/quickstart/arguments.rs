@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use bytesize::ByteSize;
 use clap::Parser;
-use zerosink::{Mechanism, Reuse, SinkConfig};
+use zerosink::{Mechanism, Path, Policy, Reuse, SinkConfig, policy::Family};
 
 #[derive(Debug, Parser)]
 #[command(about = "Streams a file over a real connection out of a ring buffer and verifies every byte")]
@@ -79,11 +79,24 @@ impl Arguments {
         config
     }
 
-    /// What the mechanism needs, unless the user says otherwise.
+    /// What the mechanism needs, unless the user says otherwise: with his word about the peer it may be in place.
     pub(crate) fn reuse(&self) -> Reuse {
+        let word = if self.unix { self.peer_copies } else { self.trust_peer_acks };
         self.reuse.unwrap_or(match self.mechanism {
+            Some(Mechanism::Splice) if word => Reuse::InPlace,
             Some(Mechanism::Splice | Mechanism::Gift) => Reuse::FreshPages,
             _ => Reuse::InPlace,
         })
+    }
+
+    /// Why the mechanism that was insisted on may not send from this ring on this path.
+    pub(crate) fn refusal(&self, path: Path) -> Option<String> {
+        let mechanism = self.mechanism?;
+        let family = if self.unix { Family::Unix } else { Family::Tcp };
+        // What is not known yet will be found out by the first sends.
+        let path = if path == Path::Unknown { Path::OffHost } else { path };
+        let refusal = Policy::proof_for(mechanism, family, path, self.reuse(), self.config().trust).err()?;
+        let reuse = self.reuse();
+        Some(format!("{mechanism} is refused for {reuse} memory on this path ({path}): {}", refusal.explanation()))
     }
 }

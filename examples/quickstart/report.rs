@@ -51,7 +51,7 @@ impl fmt::Display for Report {
         let stats = &self.stats;
         writeln!(f, "mechanism    {}", self.mechanism)?;
         for (mechanism, reason) in stats.refusals() {
-            writeln!(f, "             {mechanism} not used: {reason}")?;
+            writeln!(f, "             {mechanism} not used: {reason}: {}", reason.explanation())?;
         }
         writeln!(f, "path         {}", self.path)?;
         let rate = self.bytes as f64 / self.seconds / 1e9;

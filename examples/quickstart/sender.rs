@@ -37,6 +37,9 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Report, Failure> {
         return Err(Refused(format!("{} is empty: there is nothing to send", path.display())).into());
     }
     let mut sink = connect(arguments).await?;
+    if let Some(refusal) = arguments.refusal(sink.path()) {
+        return Err(Refused(refusal).into());
+    }
     let ring = build_ring(arguments, length)?;
     let bar = progress(arguments);
     let start = Instant::now();

@@ -95,7 +95,8 @@ impl Ladder {
     #[cfg_attr(not(zerosink_linux), expect(dead_code, reason = "the portable build has no backend but copy"))]
     pub(super) async fn attach(&mut self, backend: &dyn Backend, connection: &Arc<Connection>, config: &SinkConfig) {
         let mechanism = backend.mechanism();
-        if self.situation.forced.is_some_and(|forced| forced != mechanism) {
+        let wanted = |forced| forced == mechanism || Policy::is_witness(mechanism, &self.situation);
+        if !self.situation.forced.is_none_or(wanted) {
             return;
         }
         match backend.attach(connection, config).await {
