@@ -30,6 +30,15 @@ pub mod mapped {
     pub use zerosink_backends::memory::{Fallback, MapOptions, MappedMemory, Pages, Region, RegionError, Replacement};
 }
 
+/// Whether a backend keeps its promises: checks, and a mount of them for backends on this crate's connections.
+#[cfg(feature = "conformance")]
+pub mod conformance {
+    pub use zerosink_backends::conformance::Mount;
+    pub use zerosink_core::conformance::*;
+}
+#[cfg(feature = "conformance")]
+pub use zerosink_core::conformance_tests;
+
 /// Everything that a program which sends needs.
 pub mod prelude {
     pub use crate::{

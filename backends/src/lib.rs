@@ -8,6 +8,8 @@
 
 #[cfg(zerosink_linux)]
 mod calibration;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod copy;
 #[cfg(zerosink_linux)]
 mod driver;

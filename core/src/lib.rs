@@ -12,6 +12,8 @@
 
 pub mod backend;
 pub mod config;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod connection;
 pub mod custody;
 pub mod demotion;

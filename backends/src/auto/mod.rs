@@ -21,6 +21,8 @@ use zerosink_core::{
 pub use address::Address;
 pub use source::By;
 pub(crate) use source::Source;
+#[cfg(feature = "conformance")]
+pub(crate) use source::connect;
 pub use split::AutoReadHalf;
 
 use self::ladder::Ladder;
@@ -42,8 +44,7 @@ pub struct AutoSink {
 }
 
 impl AutoSink {
-    async fn new(socket: Arc<Socket>, connection: Connection, config: &SinkConfig) -> io::Result<Self> {
-        let connection = Arc::new(connection);
+    async fn new(socket: Arc<Socket>, connection: Arc<Connection>, config: &SinkConfig) -> io::Result<Self> {
         let route = match (socket.local_addr(), socket.peer_addr()) {
             (Ok(local), Ok(peer)) => Route::of(&local, &peer),
             _ => Route::Device,

@@ -28,10 +28,16 @@ pub(crate) enum Source {
     StdUnix(std::os::unix::net::UnixStream),
 }
 
-async fn make(source: Source, config: SinkConfig) -> io::Result<AutoSink> {
+/// A watched socket with its custody, and nothing attached yet.
+pub(crate) fn connect(source: Source, config: &SinkConfig) -> io::Result<(Arc<Connection>, Arc<Socket>)> {
     let ledger = Arc::new(Ledger::default());
-    let (socket, family) = Socket::open(source, &config, &ledger)?;
-    let connection = Connection::new(Arc::clone(&socket) as _, ledger, family, &config);
+    let (socket, family) = Socket::open(source, config, &ledger)?;
+    let connection = Connection::new(Arc::clone(&socket) as _, ledger, family, config);
+    Ok((Arc::new(connection), socket))
+}
+
+async fn make(source: Source, config: SinkConfig) -> io::Result<AutoSink> {
+    let (connection, socket) = connect(source, &config)?;
     AutoSink::new(socket, connection, &config).await
 }
 
