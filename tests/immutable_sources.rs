@@ -24,6 +24,8 @@ const LENGTH: usize = (3 << 20) + 4321;
 /// Where the region begins, so that it begins on no page.
 const HEAD: u64 = 1234;
 
+const MECHANISMS: [Mechanism; 3] = [Mechanism::Copy, Mechanism::MsgZerocopy, Mechanism::Splice];
+
 /// A file whose bytes from `HEAD` on are the stream.
 struct Source(PathBuf);
 
@@ -74,6 +76,8 @@ async fn send(mechanism: Mechanism, mut content: Bytes) {
         sink.released(LENGTH as u64).await.unwrap();
     };
     tokio::time::timeout(PATIENCE, done).await.expect("the transfer has stalled");
+    let copied = if mechanism == Mechanism::Copy { LENGTH as u64 } else { 0 };
+    assert_eq!((sink.stats().bytes_copied, sink.stats().pinned_bytes), (copied, 0), "{:?}", sink.stats());
     drop(sink);
     let verdict = tokio::task::spawn_blocking(|| peer.verdict()).await.unwrap();
     assert_eq!(verdict, Verdict::flawless(LENGTH as u64));
@@ -81,7 +85,7 @@ async fn send(mechanism: Mechanism, mut content: Bytes) {
 
 #[tokio::test]
 async fn every_mechanism_sends_a_file() {
-    for mechanism in [Mechanism::Copy, Mechanism::MsgZerocopy] {
+    for mechanism in MECHANISMS {
         let source = Source::new(mechanism.as_str());
         send(mechanism, source.map()).await;
         assert!(!source.is_open(), "{mechanism}: neither a mapping nor a descriptor is left");
@@ -92,7 +96,7 @@ async fn every_mechanism_sends_a_file() {
 async fn every_mechanism_sends_a_sealed_memfd() {
     let mut content = vec![0; LENGTH];
     pattern::fill(0, &mut content);
-    for mechanism in [Mechanism::Copy, Mechanism::MsgZerocopy] {
+    for mechanism in MECHANISMS {
         send(mechanism, Region::copied(&content).unwrap()).await;
     }
 }

@@ -12,12 +12,15 @@
 //! Every round runs each way once, in turn. A ratio is of one round; the table shows the least, the median and the greatest,
 //! and the median times in microseconds per MiB. Before it is timed, each way proves that a late reader gets the old bytes.
 //!
-//! A last table, for root, shows how much physical memory a lap of a large ring goes through.
+//! Two more tables: how much physical memory a lap of a large ring goes through (for root), and whole transfers on one host,
+//! fresh pages against a copy.
 
 #[cfg(zerosink_linux)]
 mod footprint;
 #[cfg(zerosink_linux)]
 mod table;
+#[cfg(zerosink_linux)]
+mod transfer;
 #[cfg(zerosink_linux)]
 mod way;
 #[cfg(zerosink_linux)]

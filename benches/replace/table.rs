@@ -11,7 +11,10 @@ use std::{
 
 use zerosink::mapped::{Pages, Replacement};
 
-use crate::way::{Contender, Cost, Way};
+use crate::{
+    transfer,
+    way::{Contender, Cost, Way, median, sorted},
+};
 
 /// How a ring is used.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +54,8 @@ pub(crate) fn print() -> io::Result<()> {
         measure(cell, bytes, rounds, &mut said)?;
         drop(neighbour);
     }
-    footprints()
+    footprints()?;
+    transfer::print(rounds.min(11), if measuring { 256 << 20 } else { 16 << 20 })
 }
 
 /// The ways whose footprints are shown, each in a ring of 64 MiB.
@@ -123,15 +127,6 @@ fn measure(cell: Cell, bytes: usize, rounds: usize, said: &mut Vec<String>) -> i
         );
     }
     Ok(())
-}
-
-fn sorted(mut values: Vec<f64>) -> Vec<f64> {
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    sorted[sorted.len() / 2]
 }
 
 /// A thread that does nothing, all the time.

@@ -23,7 +23,7 @@ pub(crate) enum Way {
     Memfd(Pages, bool),
 }
 
-const LARGE: Pages = Pages::Large(64 << 10);
+pub(crate) const LARGE: Pages = Pages::Large(64 << 10);
 const HUGE: usize = 2 << 20;
 
 impl Way {
@@ -223,4 +223,13 @@ fn slice(memory: &mut MappedMemory, at: usize, bytes: usize) -> &mut [u8] {
     let start = unsafe { memory.as_ptr().add(at) };
     // SAFETY: so many bytes of a mapping that is readable, writable, and borrowed as long as the slice.
     unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), bytes) }
+}
+
+pub(crate) fn sorted(mut values: Vec<f64>) -> Vec<f64> {
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+pub(crate) fn median(sorted: &[f64]) -> f64 {
+    sorted[sorted.len() / 2]
 }

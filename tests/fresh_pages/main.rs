@@ -8,6 +8,9 @@ mod late;
 mod locked;
 mod quarantine;
 mod replaced;
+mod streams;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{collections::BTreeSet, env, io, ops::Range, os::fd::BorrowedFd, ptr::NonNull, sync::Mutex};
 
