@@ -2,6 +2,11 @@
 
 mod broken;
 #[cfg(zerosink_linux)]
+mod veth;
+#[cfg(zerosink_linux)]
+#[path = "../wire/mod.rs"]
+mod wire;
+#[cfg(zerosink_linux)]
 mod witness;
 
 use zerosink::{
@@ -29,7 +34,24 @@ mod copy_over_unix {
 }
 
 #[cfg(zerosink_linux)]
+mod copy_over_veth {
+    use super::*;
+    conformance_tests!(copy(veth::Veth).workers(2));
+}
+
+#[cfg(zerosink_linux)]
+fn msg_zerocopy(link: impl zerosink::conformance::Link + 'static) -> Mount {
+    Mount::new(backends::MsgZerocopy, link).witness(witness::only_zero_copy)
+}
+
+#[cfg(zerosink_linux)]
 mod msg_zerocopy_over_tcp_loopback {
     use super::*;
-    conformance_tests!(Mount::new(backends::MsgZerocopy, TcpLoopback).witness(witness::only_zero_copy));
+    conformance_tests!(msg_zerocopy(TcpLoopback));
+}
+
+#[cfg(zerosink_linux)]
+mod msg_zerocopy_over_veth {
+    use super::*;
+    conformance_tests!(msg_zerocopy(veth::Veth).workers(2));
 }

@@ -15,8 +15,8 @@ use crate::{Reuse, SinkConfig};
 pub(super) const SMALL: Option<usize> = Some(16 << 10);
 /// Bytes of a usual piece, or one replacement unit if that is more.
 pub(super) const PIECE: usize = 16 << 10;
-/// Pieces that fit into no small socket buffer.
-pub(super) const PIECES: usize = 32;
+/// More than fits into small socket buffers.
+pub(super) const MUCH: usize = 32 * PIECE;
 
 /// A subject and a runtime for one check.
 pub(super) struct Stage<'a> {
@@ -90,17 +90,15 @@ impl<'a> Stage<'a> {
         Ok(Lender::new(ring(capacity)?, piece, self.patience()))
     }
 
-    /// A ring for the usual queue, which fits into no small socket buffer, all of it lent out at once.
-    pub(super) fn usual_lender(&self) -> Step<Lender> {
-        let lender = self.lender(PIECES, (PIECES * PIECE) as u64)?;
-        if lender.piece() == PIECE {
-            return Ok(lender);
+    /// A ring of `bytes` bytes, or of a few pieces if they are large, to be lent out all at once, and how many pieces that is.
+    pub(super) fn supply(&self, bytes: usize) -> Step<(Lender, usize)> {
+        const LEAST: usize = 4;
+        let lender = self.lender(bytes / PIECE, bytes as u64)?;
+        let pieces = bytes / lender.piece();
+        if lender.piece() == PIECE || pieces >= LEAST {
+            return Ok((lender, pieces));
         }
-        self.lender(Self::pieces(&lender), (Self::pieces(&lender) * lender.piece()) as u64)
-    }
-
-    /// How many pieces the usual queue has.
-    pub(super) fn pieces(lender: &Lender) -> usize {
-        (PIECES * PIECE / lender.piece()).max(4)
+        let bytes = LEAST * lender.piece();
+        Ok((self.lender(LEAST, bytes as u64)?, LEAST))
     }
 }

@@ -6,19 +6,17 @@ use super::super::{
     Subject, clock,
     peer::Peer,
     report::{Rule, Step, Stop, chain, ensure},
-    stage::{PIECE, SMALL, Stage},
+    stage::{MUCH, SMALL, Stage},
     stream,
 };
 use crate::{Mechanism, SendQueue};
 
 /// Whole pieces in memory that the mechanism can send: all of them go by it, says the sink, and so says the witness.
 pub(in super::super) fn the_mechanism_carries_the_bytes(subject: &dyn Subject) -> Step<String> {
-    const PIECES: usize = 16;
     let stage = Stage::new(subject)?;
     let pair = stage.pair(None)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let lender = stage.lender(PIECES, (PIECES * PIECE) as u64)?;
-    let pieces = if lender.piece() > PIECE { 4 } else { PIECES };
+    let (lender, pieces) = stage.supply(MUCH / 2)?;
     let total = (pieces * lender.piece()) as u64;
     let mechanism = subject.mechanism();
     clock::start();
@@ -89,8 +87,7 @@ pub(in super::super) fn the_figures_add_up(subject: &dyn Subject) -> Step<String
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(MUCH)?;
     let (total, stats) = stage.run(async {
         let mut line = stage.line(pair.near).await?;
         let starts = (0..pieces as u64).map(|index| index * (HEAD + lender.piece() - 1) as u64);

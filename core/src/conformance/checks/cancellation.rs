@@ -13,7 +13,7 @@ use super::super::{
     line::Line,
     peer::Peer,
     report::{Rule, Step, Stop, ensure},
-    stage::{SMALL, Stage},
+    stage::{MUCH, SMALL, Stage},
 };
 use crate::{SendError, SendQueue, ZeroCopySinkExt as _};
 
@@ -68,8 +68,7 @@ pub(in super::super) fn a_send_dropped_after_any_poll_loses_nothing(subject: &dy
         let stage = Stage::new(subject)?;
         let pair = stage.pair(SMALL)?;
         let peer = Peer::reading(pair.far, stage.patience())?;
-        let mut lender = stage.usual_lender()?;
-        let pieces = Stage::pieces(&lender);
+        let (mut lender, pieces) = stage.supply(MUCH)?;
         let total = (pieces * lender.piece()) as u64;
         cuts += stage.run(async {
             let mut line = stage.line(pair.near).await?;
@@ -106,8 +105,7 @@ pub(in super::super) fn waiting_may_be_given_up_and_taken_up_again(subject: &dyn
         let stage = Stage::new(subject)?;
         let pair = stage.pair(SMALL)?;
         let peer = Peer::reading(pair.far, stage.patience())?;
-        let mut lender = stage.usual_lender()?;
-        let pieces = Stage::pieces(&lender);
+        let (mut lender, pieces) = stage.supply(MUCH)?;
         let total = (pieces * lender.piece()) as u64;
         stage.run(async {
             let mut line = stage.line(pair.near).await?;

@@ -6,7 +6,7 @@ use super::super::{
     lender::Lender,
     peer::Peer,
     report::{Step, Stop, ensure},
-    stage::{SMALL, Stage},
+    stage::{MUCH, SMALL, Stage},
     stream::POISON,
 };
 use crate::SendQueue;
@@ -26,8 +26,7 @@ pub(in super::super) fn a_dropped_sink_keeps_its_memory_until_it_is_read(subject
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(MUCH)?;
     let (accepted, out) = stage.run(async {
         let mut line = stage.line(pair.near).await?;
         let mut queue = lender.queue(pieces)?;
@@ -57,8 +56,7 @@ pub(in super::super) fn the_end_of_the_runtime_releases_nothing_too_early(subjec
         let stage = Stage::new(subject)?;
         let pair = stage.pair(SMALL)?;
         let peer = Peer::reading(pair.far, stage.patience())?;
-        let mut lender = stage.usual_lender()?;
-        let pieces = Stage::pieces(&lender);
+        let (mut lender, pieces) = stage.supply(MUCH)?;
         let (line, accepted, flushed) = stage.run(async {
             let mut line = stage.line(pair.near).await?;
             let mut queue = lender.queue(pieces)?;
@@ -108,8 +106,7 @@ pub(in super::super) fn closing_puts_end_of_file_behind_everything(subject: &dyn
     let pair = stage.pair(SMALL)?;
     pair.far.shutdown(std::net::Shutdown::Write).map_err(|error| Stop::setup("the peer's shutdown", &error))?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(MUCH)?;
     let total = (pieces * lender.piece()) as u64;
     stage.run(async {
         let mut line = stage.line(pair.near).await?;

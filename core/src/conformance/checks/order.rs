@@ -9,7 +9,7 @@ use super::super::{
     clock::within,
     peer::Peer,
     report::{Rule, Step, Stop, ensure},
-    stage::{PIECE, SMALL, Stage},
+    stage::{MUCH, PIECE, SMALL, Stage},
     stream::{self, POISON},
 };
 use crate::SendQueue;
@@ -54,8 +54,7 @@ pub(in super::super) fn a_partial_accept_loses_nothing(subject: &dyn Subject) ->
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(MUCH)?;
     let total = (pieces * lender.piece()) as u64;
     let (partial, pending) = stage.run(async {
         let mut line = stage.line(pair.near).await?;
@@ -72,9 +71,8 @@ pub(in super::super) fn a_partial_accept_loses_nothing(subject: &dyn Subject) ->
         peer.go();
         let sending = poll_fn(|cx| {
             while !queue.is_empty() {
-                let front = queue.segments().first().map_or(0, |segment| segment.as_slice().len());
                 match line.offer(cx, &mut queue) {
-                    Poll::Ready(Ok(Ok(bytes))) => partial += usize::from(bytes < front),
+                    Poll::Ready(Ok(Ok(_))) => partial += usize::from(!queue.remaining().is_multiple_of(lender.piece())),
                     Poll::Ready(Ok(Err(error))) => return Poll::Ready(Ok(Err(error))),
                     Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
                     Poll::Pending => {
@@ -94,7 +92,7 @@ pub(in super::super) fn a_partial_accept_loses_nothing(subject: &dyn Subject) ->
         Ok((partial, pending))
     })?;
     peer.join()?.exactly(total)?;
-    Ok(format!("{total} bytes, {partial} segments accepted in parts, pending {pending} times"))
+    Ok(format!("{total} bytes, cut in the middle of a segment {partial} times, pending {pending} times"))
 }
 
 /// Heads that are only borrowed between bodies that are owned. Whatever was accepted of a head is overwritten when the call has

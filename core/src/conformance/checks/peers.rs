@@ -14,7 +14,7 @@ use super::super::{
     line::Line,
     peer::Peer,
     report::{Rule, Step, Stop, ensure},
-    stage::{SMALL, Stage},
+    stage::{MUCH, SMALL, Stage},
 };
 use crate::SendQueue;
 
@@ -58,8 +58,7 @@ pub(in super::super) fn a_reset_ends_send_and_custody(subject: &dyn Subject) -> 
         let reset = reader.take_socket().map_or(Ok(()), super::super::Socket::reset);
         reset.map(|()| reader.read_to_end())
     })?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(MUCH)?;
     let seen = stage.run(async {
         let mut line = stage.line(pair.near).await?;
         let mut queue = lender.queue(pieces)?;
@@ -105,8 +104,7 @@ pub(in super::super) fn a_silent_peer_is_given_up_at_the_deadline(subject: &dyn 
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(MUCH)?;
     let (accepted, seen) = stage.run(async {
         let start = Instant::now();
         let mut line = stage.line_with(pair.near, DEADLINE).await?;
@@ -167,8 +165,7 @@ pub(in super::super) fn a_full_socket_wakes_its_sender_and_does_not_spin(subject
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(MUCH)?;
     let total = (pieces * lender.piece()) as u64;
     let (silent, polls) = stage.run(async {
         let mut line = stage.line(pair.near).await?;

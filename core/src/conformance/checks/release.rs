@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use super::super::{
     Subject,
-    clock::{until, within},
+    clock::until,
     lender::Lender,
     line::Line,
     peer::Peer,
-    report::{Rule, Step, ensure},
-    stage::{PIECES, SMALL, Stage},
+    report::{Step, Stop, ensure},
+    stage::{MUCH, SMALL, Stage},
 };
 
 /// The peer has read everything: whoever waits for release is woken, and all memory is back.
@@ -17,8 +17,7 @@ pub(in super::super) fn memory_comes_back_once_the_peer_has_read(subject: &dyn S
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(MUCH)?;
     let total = (pieces * lender.piece()) as u64;
     let longest = stage.run(async {
         let mut line = stage.line(pair.near).await?;
@@ -44,8 +43,7 @@ pub(in super::super) fn memory_comes_back_though_nobody_polls_the_sink(subject: 
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(MUCH)?;
     let accepted = stage.run(async {
         let mut line = stage.line(pair.near).await?;
         let mut queue = lender.queue(pieces)?;
@@ -71,8 +69,7 @@ pub(in super::super) fn memory_comes_back_while_the_stream_goes_on(subject: &dyn
     const BUFFERS: usize = 128 << 10;
     let stage = Stage::new(subject)?;
     let pair = stage.pair(Some(BUFFERS))?;
-    let mut lender = stage.lender(4 * PIECES, (4 * PIECES * super::super::stage::PIECE) as u64)?;
-    let pieces = if lender.piece() > super::super::stage::PIECE { 8 } else { 4 * PIECES };
+    let (mut lender, pieces) = stage.supply(4 * MUCH)?;
     let (tell, told) = std::sync::mpsc::channel();
     let peer = Peer::start(pair.far, stage.patience(), move |reader, gate| {
         gate.wait();
@@ -119,31 +116,23 @@ pub(in super::super) fn completions_may_come_in_any_order(subject: &dyn Subject)
     let held = super::revoke::held(&stage)?;
     let (gate, pair) = (held.gate, held.pair);
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(super::revoke::HELD)?;
     stage
         .run(async {
             let mut line = stage.line_with(pair.near, TIMEOUT).await?;
-            let mut queue = lender.queue(pieces)?;
-            let accepted = super::revoke::send_what_goes(&mut line, &mut queue).await?;
-            drop(queue);
+            let accepted = super::revoke::send_what_goes(&mut line, &mut lender, pieces).await?;
             let before = lender.starts();
             if before.is_empty() {
                 let why = format!(
                     "of {accepted} bytes that wait on the way none is in custody: there is nothing to complete"
                 );
-                return Err(super::super::report::Stop::NotApplicable(why));
+                return Err(Stop::NotApplicable(why));
             }
-            let revoked = within(
-                stage.patience(),
-                Rule::Deadline,
-                "a revoke",
-                until(stage.patience(), || out_of_order(&lender, &before)),
-            );
-            if !revoked.await? {
+            let revoked = until(4 * TIMEOUT + Duration::from_secs(1), || out_of_order(&lender, &before)).await;
+            if !revoked {
                 let why =
                     format!("nothing came back out of order: {} of {} pieces are out", lender.out(), before.len());
-                return Err(super::super::report::Stop::NotApplicable(why));
+                return Err(Stop::NotApplicable(why));
             }
             let (first, position) = (lender.starts().first().copied().unwrap_or(accepted), line.position()?);
             ensure!(
@@ -152,7 +141,7 @@ pub(in super::super) fn completions_may_come_in_any_order(subject: &dyn Subject)
                 "memory from {first} on is out, and yet the position is {position:?}"
             );
             let late = lender.out();
-            gate().map_err(|error| super::super::report::Stop::setup("the gate did not open", &error))?;
+            gate().map_err(|error| Stop::setup("the gate did not open", &error))?;
             lender.wait_for_all("after what waited had left").await?;
             let stats = line.stats();
             ensure!(stats.strays == 0, Figures, "{} releases named no send in custody", stats.strays);

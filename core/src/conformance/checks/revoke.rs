@@ -5,12 +5,16 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 use super::super::{
     Held, Subject,
     clock::until,
+    lender::Lender,
     line::Line,
     peer::Peer,
     report::{Step, Stop, chain},
-    stage::Stage,
+    stage::{PIECE, Stage},
 };
-use crate::SendQueue;
+
+/// More than waits outside the socket, and more than one notification of `MSG_ZEROCOPY` stands for: sends that are put together in a
+/// packet share one, up to 512 KiB.
+pub(super) const HELD: usize = 96 * PIECE;
 
 /// A connection whose packets wait.
 pub(super) fn held(stage: &Stage<'_>) -> Step<Held> {
@@ -21,20 +25,26 @@ pub(super) fn held(stage: &Stage<'_>) -> Step<Held> {
     }
 }
 
-/// Sends until the sink is pending or the queue is empty.
-pub(super) async fn send_what_goes(line: &mut Line, queue: &mut SendQueue<'_>) -> Step<u64> {
-    poll_fn(|cx| {
-        while !queue.is_empty() {
-            match line.offer(cx, queue) {
-                Poll::Ready(Ok(Ok(_))) => {}
-                Poll::Ready(Ok(Err(error))) => return Poll::Ready(Err(Stop::unexpected("a send", &error))),
-                Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
-                Poll::Pending => break,
+/// Sends piece by piece, each in a send of its own, until the sink is pending. Returns how many bytes were accepted.
+pub(super) async fn send_what_goes(line: &mut Line, lender: &mut Lender, pieces: usize) -> Step<u64> {
+    for _ in 0..pieces {
+        let mut queue = lender.queue(1)?;
+        let whole = poll_fn(|cx| {
+            while !queue.is_empty() {
+                match line.offer(cx, &mut queue) {
+                    Poll::Ready(Ok(Ok(_))) => {}
+                    Poll::Ready(Ok(Err(error))) => return Poll::Ready(Err(Stop::unexpected("a send", &error))),
+                    Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
+                    Poll::Pending => break,
+                }
             }
+            Poll::Ready(Ok(queue.is_empty()))
+        });
+        if !whole.await? {
+            break;
         }
-        Poll::Ready(Ok(line.sink().position().accepted))
-    })
-    .await
+    }
+    Ok(line.position()?.accepted)
 }
 
 /// A connection is revoked while its packets wait outside the socket, from where they leave later: what leaves are the bytes
@@ -46,13 +56,10 @@ pub(in super::super) fn a_revoke_does_not_release_what_waits_to_leave(subject: &
     let stage = Stage::new(subject)?;
     let Held { pair, gate } = held(&stage)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
-    let mut lender = stage.usual_lender()?;
-    let pieces = Stage::pieces(&lender);
+    let (mut lender, pieces) = stage.supply(HELD)?;
     let (accepted, out, line) = stage.run(async {
         let mut line = stage.line_with(pair.near, TIMEOUT).await?;
-        let mut queue = lender.queue(pieces)?;
-        let accepted = send_what_goes(&mut line, &mut queue).await?;
-        drop(queue);
+        let accepted = send_what_goes(&mut line, &mut lender, pieces).await?;
         until(WAIT, || lender.out() == 0).await;
         // What has come back was poisoned by the ring. Now the packets leave.
         Ok((accepted, lender.out(), line))
