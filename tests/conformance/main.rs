@@ -2,6 +2,8 @@
 
 mod broken;
 #[cfg(zerosink_linux)]
+mod memory;
+#[cfg(zerosink_linux)]
 mod veth;
 #[cfg(zerosink_linux)]
 #[path = "../wire/mod.rs"]
@@ -9,49 +11,84 @@ mod wire;
 #[cfg(zerosink_linux)]
 mod witness;
 
+#[cfg(unix)]
+use zerosink::conformance::UnixPair;
 use zerosink::{
     backends,
-    conformance::{Mount, TcpLoopback},
-    conformance_tests,
+    conformance::{Link, Mount, TcpLoopback},
 };
 
-fn copy(link: impl zerosink::conformance::Link + 'static) -> Mount {
+/// A module of tests for each mount: every check has a name of its own.
+macro_rules! mounts {
+    ($($name:ident: $mount:expr;)+) => {
+        $(mod $name {
+            use super::*;
+            zerosink::conformance_tests!($mount);
+        })+
+    };
+}
+
+fn copy(link: impl Link + 'static) -> Mount {
     let mount = Mount::new(backends::Copy, link);
     #[cfg(zerosink_linux)]
     let mount = mount.witness(witness::only_copy);
     mount
 }
 
-mod copy_over_tcp_loopback {
-    use super::*;
-    conformance_tests!(copy(TcpLoopback));
+mounts! {
+    copy_over_tcp_loopback: copy(TcpLoopback);
 }
 
 #[cfg(unix)]
-mod copy_over_unix {
-    use super::*;
-    conformance_tests!(copy(zerosink::conformance::UnixPair));
+mounts! {
+    copy_over_unix: copy(UnixPair);
 }
 
 #[cfg(zerosink_linux)]
-mod copy_over_veth {
-    use super::*;
-    conformance_tests!(copy(veth::Veth).workers(2));
-}
+mod linux {
+    use zerosink::SinkConfig;
 
-#[cfg(zerosink_linux)]
-fn msg_zerocopy(link: impl zerosink::conformance::Link + 'static) -> Mount {
-    Mount::new(backends::MsgZerocopy, link).witness(witness::only_zero_copy)
-}
-
-#[cfg(zerosink_linux)]
-mod msg_zerocopy_over_tcp_loopback {
     use super::*;
-    conformance_tests!(msg_zerocopy(TcpLoopback));
-}
+    use crate::veth::Veth;
 
-#[cfg(zerosink_linux)]
-mod msg_zerocopy_over_veth {
-    use super::*;
-    conformance_tests!(msg_zerocopy(veth::Veth).workers(2));
+    fn msg_zerocopy(link: impl Link + 'static) -> Mount {
+        Mount::new(backends::MsgZerocopy, link).witness(witness::only_zero_copy)
+    }
+
+    fn splice(link: impl Link + 'static) -> Mount {
+        Mount::new(backends::Splice, link).witness(witness::only_splice)
+    }
+
+    fn gift(link: impl Link + 'static) -> Mount {
+        Mount::new(backends::Gift, link).ring(memory::fresh_pages).witness(witness::only_splice)
+    }
+
+    mounts! {
+        copy_over_veth: copy(Veth).workers(2);
+        msg_zerocopy_over_tcp_loopback: msg_zerocopy(TcpLoopback);
+        msg_zerocopy_over_veth: msg_zerocopy(Veth).workers(2);
+        splice_of_fresh_pages_over_tcp_loopback: splice(TcpLoopback).ring(memory::fresh_pages);
+        splice_of_fresh_pages_over_veth: splice(Veth).ring(memory::fresh_pages).workers(2);
+        splice_of_fresh_pages_over_unix: splice(UnixPair).ring(memory::fresh_pages);
+        splice_of_a_memfd_over_tcp_loopback: splice(TcpLoopback).ring(memory::fresh_pages_of_a_memfd).workers(2);
+        splice_of_a_memfd_over_unix: splice(UnixPair).ring(memory::fresh_pages_of_a_memfd).workers(2);
+        splice_of_immutable_memory_over_tcp_loopback: splice(TcpLoopback).ring(memory::immutable).workers(2);
+        splice_of_immutable_memory_over_unix: splice(UnixPair).ring(memory::immutable);
+        splice_to_a_peer_that_copies: splice(UnixPair).config(SinkConfig::new().peer_copies());
+        gift_over_tcp_loopback: gift(TcpLoopback);
+        gift_over_veth: gift(Veth).workers(2);
+        gift_over_unix: gift(UnixPair).workers(2);
+        gift_of_a_ring_in_place: gift(TcpLoopback).ring(memory::in_place);
+    }
+
+    #[cfg(zerosink_uring)]
+    fn io_uring(link: impl Link + 'static) -> Mount {
+        Mount::new(backends::IoUring, link).witness(witness::only_ring)
+    }
+
+    #[cfg(zerosink_uring)]
+    mounts! {
+        io_uring_over_tcp_loopback: io_uring(TcpLoopback);
+        io_uring_over_veth: io_uring(Veth).workers(2);
+    }
 }

@@ -113,12 +113,11 @@ pub(crate) fn only_zero_copy() -> io::Result<()> {
     confine(Only::ZeroCopy)
 }
 
-#[expect(dead_code, reason = "the splice backend comes next")]
 pub(crate) fn only_splice() -> io::Result<()> {
     confine(Only::Splice)
 }
 
-#[expect(dead_code, reason = "the io_uring backend comes next")]
+#[cfg(zerosink_uring)]
 pub(crate) fn only_ring() -> io::Result<()> {
     confine(Only::Ring)
 }

@@ -110,25 +110,30 @@ impl Line {
         self.send(queue).await?.map_err(|error| Stop::unexpected("a send", &error))
     }
 
-    /// Sends until the sink is pending: with a peer that does not read, the socket is full. Returns how many bytes it took.
-    pub(super) async fn fill(&mut self, queue: &mut SendQueue<'_>) -> Step<u64> {
-        let accepted = poll_fn(|cx| {
+    /// Sends until the sink is pending. True if the queue is empty.
+    pub(super) async fn send_what_goes(&mut self, queue: &mut SendQueue<'_>) -> Step<bool> {
+        poll_fn(|cx| {
             while !queue.is_empty() {
                 match self.offer(cx, queue) {
-                    Poll::Pending => return Poll::Ready(Ok(self.sink.position().accepted)),
+                    Poll::Pending => return Poll::Ready(Ok(false)),
                     Poll::Ready(Ok(Ok(_))) => {}
                     Poll::Ready(Ok(Err(error))) => return Poll::Ready(Err(Stop::unexpected("a send", &error))),
                     Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
                 }
             }
-            Poll::Ready(Ok(u64::MAX))
+            Poll::Ready(Ok(true))
         })
-        .await?;
+        .await
+    }
+
+    /// The same with a peer that reads nothing: the socket is full before the queue is empty. Returns how many bytes were accepted.
+    pub(super) async fn fill(&mut self, queue: &mut SendQueue<'_>) -> Step<u64> {
+        let all = self.send_what_goes(queue).await?;
+        let accepted = self.position()?.accepted;
         ensure!(
-            accepted != u64::MAX,
+            !all,
             Accepted,
-            "the sink accepted all {} bytes although the peer read none: it must be pending when the socket is full",
-            self.sink.position().accepted
+            "the sink accepted all {accepted} bytes although the peer read none: it must be pending when the socket is full"
         );
         ensure!(accepted > 0, Accepted, "the sink was pending on an empty socket");
         Ok(accepted)
@@ -161,6 +166,8 @@ impl Line {
     ) -> Step<Result<(), ReleaseError>> {
         let result = within(limit, rule, what, self.sink.released(upto)).await?;
         let position = self.position()?;
+        // What was accepted and will never be in the socket, because the connection is over, is released all the same.
+        let upto = upto.min(position.flushed);
         ensure!(
             result.is_err() || position.released >= upto,
             Position,

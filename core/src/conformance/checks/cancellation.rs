@@ -111,7 +111,7 @@ pub(in super::super) fn waiting_may_be_given_up_and_taken_up_again(subject: &dyn
             let mut line = stage.line(pair.near).await?;
             let mut queue = lender.queue(pieces)?;
             let accepted = line.fill(&mut queue).await?;
-            if let Some(flushed) = cut_after(polls, || {}, line.sink_mut().flush()).await {
+            if let Some(flushed) = cut_after(polls, || peer.go(), line.sink_mut().flush()).await {
                 healthy(flushed, "a flush")?;
             }
             if let Some(released) = cut_after(polls, || peer.go(), line.sink_mut().released(accepted)).await {

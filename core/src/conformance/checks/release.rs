@@ -1,16 +1,23 @@
 //! When memory comes back.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
+    time::Duration,
+};
 
 use super::super::{
     Subject,
     clock::until,
     lender::Lender,
-    line::Line,
     peer::Peer,
     report::{Step, Stop, ensure},
     stage::{MUCH, SMALL, Stage},
 };
+use crate::SendQueue;
 
 /// The peer has read everything: whoever waits for release is woken, and all memory is back.
 pub(in super::super) fn memory_comes_back_once_the_peer_has_read(subject: &dyn Subject) -> Step<String> {
@@ -63,50 +70,72 @@ pub(in super::super) fn memory_comes_back_though_nobody_polls_the_sink(subject: 
     Ok(format!("{accepted} bytes came back"))
 }
 
-/// The peer reads a part, and stops: some memory comes back, although the socket is never empty.
+/// The peer reads again and again a part of what waits for it, so the socket is never empty: memory comes back all the same.
 pub(in super::super) fn memory_comes_back_while_the_stream_goes_on(subject: &dyn Subject) -> Step<String> {
     /// Room for several pieces at both ends.
     const BUFFERS: usize = 128 << 10;
+    /// What can come back by itself does so in this time.
+    const SETTLED: Duration = Duration::from_millis(50);
     let stage = Stage::new(subject)?;
     let pair = stage.pair(Some(BUFFERS))?;
     let (mut lender, pieces) = stage.supply(4 * MUCH)?;
-    let (tell, told) = std::sync::mpsc::channel();
-    let peer = Peer::start(pair.far, stage.patience(), move |reader, gate| {
-        gate.wait();
-        let part = told.recv().unwrap_or(0);
-        reader.read_up_to(part);
-        gate.wait();
+    let (tell, told) = mpsc::channel();
+    let has_read = Arc::new(AtomicU64::new(0));
+    let reading = Arc::clone(&has_read);
+    let peer = Peer::start(pair.far, stage.patience(), move |reader, _| {
+        for upto in told {
+            reader.read_up_to(upto);
+            reading.store(upto, Relaxed);
+        }
         reader.read_to_end()
     })?;
-    let (accepted, part, back) = stage.run(async {
+    let (accepted, seen) = stage.run(async {
         let mut line = stage.line(pair.near).await?;
-        let mut queue = lender.queue(pieces)?;
-        let accepted = line.fill(&mut queue).await?;
+        let (mut sent, mut read) = (0, 0);
+        let mut queue = SendQueue::new();
+        let mut first: Option<Vec<u64>> = None;
+        while first.as_ref().is_none_or(|first| !first.is_empty()) && sent < pieces {
+            while line.send_what_goes(&mut queue).await? && sent < pieces {
+                sent += 1;
+                queue = lender.queue(1)?;
+            }
+            let accepted = line.position()?.accepted;
+            if first.is_none() {
+                until(SETTLED, || lender.out() == 1).await;
+                // Pieces that are sent, and out until the peer reads.
+                let whole = |start: &u64| start + lender.piece() as u64 <= accepted;
+                first = Some(lender.starts().into_iter().filter(whole).collect());
+                continue;
+            }
+            read += (accepted - read) / 4;
+            tell.send(read).ok();
+            let done = until(stage.patience(), || has_read.load(Relaxed) == read).await;
+            ensure!(done, Content, "the peer could not read {read} of {accepted} accepted bytes");
+        }
         drop(queue);
-        // What was accepted of the last piece keeps all of it out.
-        let before = lender.out();
-        let part = (accepted / 4).max(lender.piece() as u64).min(accepted / 2);
-        tell.send(part).ok();
-        peer.go();
-        let came_back = until(stage.patience(), || lender.out() < before || position_moved(&line)).await;
-        let back = line.position()?.released;
+        let accepted = line.position()?.accepted;
+        let first = first.unwrap_or_default();
+        let out = || lender.starts().into_iter().filter(|start| first.contains(start)).count();
+        let back = until(stage.patience(), || first.is_empty() || out() < first.len()).await;
         ensure!(
-            came_back,
+            back,
             Incremental,
-            "the peer has read {part} of {accepted} bytes, and after {:?} {}",
+            "the peer has read {read} of {accepted} bytes, a part at a time, and after {:?} {}",
             stage.patience(),
             lender.list()
         );
-        peer.go();
+        let seen = match first.len() {
+            0 => "all memory had come back before the peer read".into(),
+            all => {
+                format!("{} of {all} pieces were back when the peer had read {read} of {accepted} bytes", all - out())
+            }
+        };
+        drop(tell);
         line.all_released(&lender).await?;
-        Ok((accepted, part, back))
+        Ok((accepted, seen))
     })?;
     peer.join()?.exactly(accepted)?;
-    Ok(format!("{back} bytes were back when the peer had read {part} of {accepted}"))
-}
-
-fn position_moved(line: &Line) -> bool {
-    line.sink().position().released > 0
+    Ok(seen)
 }
 
 /// Completions in another order than sends: what was revoked before it left comes back first, what waits on the way last.
@@ -120,7 +149,7 @@ pub(in super::super) fn completions_may_come_in_any_order(subject: &dyn Subject)
     stage
         .run(async {
             let mut line = stage.line_with(pair.near, TIMEOUT).await?;
-            let accepted = super::revoke::send_what_goes(&mut line, &mut lender, pieces).await?;
+            let accepted = super::revoke::send_pieces(&mut line, &mut lender, pieces).await?;
             let before = lender.starts();
             if before.is_empty() {
                 let why = format!(

@@ -1,6 +1,6 @@
 //! Connections that are given up while packets wait on the way.
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::time::Duration;
 
 use super::super::{
     Held, Subject,
@@ -26,21 +26,9 @@ pub(super) fn held(stage: &Stage<'_>) -> Step<Held> {
 }
 
 /// Sends piece by piece, each in a send of its own, until the sink is pending. Returns how many bytes were accepted.
-pub(super) async fn send_what_goes(line: &mut Line, lender: &mut Lender, pieces: usize) -> Step<u64> {
+pub(super) async fn send_pieces(line: &mut Line, lender: &mut Lender, pieces: usize) -> Step<u64> {
     for _ in 0..pieces {
-        let mut queue = lender.queue(1)?;
-        let whole = poll_fn(|cx| {
-            while !queue.is_empty() {
-                match line.offer(cx, &mut queue) {
-                    Poll::Ready(Ok(Ok(_))) => {}
-                    Poll::Ready(Ok(Err(error))) => return Poll::Ready(Err(Stop::unexpected("a send", &error))),
-                    Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
-                    Poll::Pending => break,
-                }
-            }
-            Poll::Ready(Ok(queue.is_empty()))
-        });
-        if !whole.await? {
+        if !line.send_what_goes(&mut lender.queue(1)?).await? {
             break;
         }
     }
@@ -59,7 +47,7 @@ pub(in super::super) fn a_revoke_does_not_release_what_waits_to_leave(subject: &
     let (mut lender, pieces) = stage.supply(HELD)?;
     let (accepted, out, line) = stage.run(async {
         let mut line = stage.line_with(pair.near, TIMEOUT).await?;
-        let accepted = send_what_goes(&mut line, &mut lender, pieces).await?;
+        let accepted = send_pieces(&mut line, &mut lender, pieces).await?;
         until(WAIT, || lender.out() == 0).await;
         // What has come back was poisoned by the ring. Now the packets leave.
         Ok((accepted, lender.out(), line))
