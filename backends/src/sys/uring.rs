@@ -106,7 +106,9 @@ impl Queues {
     /// there; and has the memory in custody until the notification. (Not `unsafe`: a kernel that reads freed memory is a leak
     /// to the peer and a wrong byte, but no undefined behaviour of this process.)
     pub(crate) fn push(&mut self, key: u64, fd: BorrowedFd<'_>, payload: &Payload<'_>, how: How) -> bool {
-        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        // A send that is put into one packet with the one before has its notification linked to that one's, and all of such a
+        // chain come when its last packet is gone: while the socket is never empty, never. MSG_EOR begins a packet for each.
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL | libc::MSG_EOR;
         let fd = Fd(fd.as_raw_fd());
         let usage = match how {
             How::ZeroCopy { report_usage: true } => IORING_SEND_ZC_REPORT_USAGE,
