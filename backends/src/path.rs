@@ -74,7 +74,12 @@ fn is_virtual(address: IpAddr) -> bool {
                 tracing::debug!(%error, "no list of network devices");
                 Vec::new()
             });
-            let kind = |name: &str| fs::exists(format!("/sys/class/net/{name}/device")).is_ok_and(|real| !real);
+            // A thread in another namespace than its sysfs finds nothing there, which says nothing.
+            let has = |path: String| fs::exists(path).unwrap_or(false);
+            let kind = |name: &str| {
+                let device = format!("/sys/class/net/{name}");
+                has(device.clone()) && !has(device + "/device")
+            };
             let known = interfaces.iter().map(|i| (i.ip().to_canonical(), kind(&i.name))).collect();
             &mut stale.insert((Instant::now(), known)).1
         }
@@ -89,13 +94,15 @@ pub(crate) struct Oracle {
     window: CopiedWindow,
     /// Completions, and copied ones, that were taken in.
     seen: (u64, u64),
-    /// When the last verdict was reached.
+    /// What is in the window came after this.
+    since: Instant,
+    /// When completions last proved that the kernel reads the pages in place.
     evidence: Option<Instant>,
 }
 
 impl Oracle {
-    pub(crate) fn new(route: Route) -> Self {
-        Self { route, window: CopiedWindow::default(), seen: (0, 0), evidence: None }
+    pub(crate) fn new(route: Route, now: Instant) -> Self {
+        Self { route, window: CopiedWindow::default(), seen: (0, 0), since: now, evidence: None }
     }
 
     /// True if zero-copy sends with completions are copied on delivery for certain.
@@ -105,27 +112,33 @@ impl Oracle {
 
     /// Takes in the completions that came since the last time. A verdict, if they fill a window.
     ///
-    /// Completions that came are counted, not copied ones that did not: a path that gives none proves nothing.
+    /// Completions that came are counted, not copied ones that did not: a path that gives none proves nothing. A window that took
+    /// longer to fill than evidence lasts proves nothing either.
     pub(crate) fn observe(&mut self, connection: &Connection, now: impl Fn() -> Instant) -> Option<Verdict> {
         let (came, copied) = connection.notified();
-        let mut verdict = None;
-        if came != self.seen.0 {
-            let copies = copied.saturating_sub(self.seen.1).min(came - self.seen.0);
-            let clean = (came - self.seen.0) - copies;
-            self.seen = (came, copied);
-            let clamp = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
-            // Clean ones first: the verdict is of the whole window either way.
-            for judged in [self.window.record(clamp(clean), false), self.window.record(clamp(copies), true)] {
-                verdict = judged.or(verdict);
-            }
+        if came == self.seen.0 {
+            return None;
         }
+        // More copied ones than completions may be counted for a moment, never fewer. What is left over is of the next ones.
+        let new = came - self.seen.0;
+        let copies = copied.saturating_sub(self.seen.1).min(new);
+        self.seen = (came, self.seen.1 + copies);
+        let clamp = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let verdict = self.window.take(clamp(new), clamp(copies));
+        if !self.window.is_empty() {
+            return None;
+        }
+        let now = now();
+        let since = std::mem::replace(&mut self.since, now);
         match verdict {
             Some(Verdict::Copies) => {
                 self.evidence = None;
                 connection.observe_path(Path::SameHost);
             }
-            Some(Verdict::ReadsInPlace) if self.route != Route::Local => {
-                self.evidence = Some(now());
+            Some(Verdict::ReadsInPlace)
+                if self.route != Route::Local && now.saturating_duration_since(since) < EVIDENCE_LASTS =>
+            {
+                self.evidence = Some(now);
                 connection.observe_path(Path::OffHost);
             }
             Some(Verdict::ReadsInPlace) | None => {}
@@ -135,9 +148,15 @@ impl Oracle {
 
     /// Forgets evidence that has expired. The path is unknown then, and sends that rest on it stop.
     pub(crate) fn expire(&mut self, connection: &Connection, now: impl Fn() -> Instant) {
-        if self.evidence.is_some_and(|since| now().saturating_duration_since(since) >= EVIDENCE_LASTS) {
+        let Some(evidence) = self.evidence else { return };
+        let now = now();
+        if now.saturating_duration_since(evidence) >= EVIDENCE_LASTS {
             self.evidence = None;
             connection.observe_path(Path::Unknown);
+            if self.window.is_empty() {
+                // Nothing has come until now.
+                self.since = now;
+            }
         }
     }
 }

@@ -67,12 +67,22 @@ impl CopiedWindow {
     /// Completions in a window.
     pub const LENGTH: u32 = 16;
 
-    /// Takes in `count` completions. A full window gives a verdict, or none when it is mixed, and starts anew.
+    /// True if the next completion begins a window.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.came == 0
+    }
+
+    /// Takes in `count` completions, as [`take`](Self::take).
     pub const fn record(&mut self, count: u32, copied: bool) -> Option<Verdict> {
-        self.came = self.came.saturating_add(count);
-        if copied {
-            self.copied = self.copied.saturating_add(count);
-        }
+        self.take(count, if copied { count } else { 0 })
+    }
+
+    /// Takes in `came` completions, of which `copied` are copied ones. A full window gives a verdict, or none when it is mixed,
+    /// and starts anew.
+    pub const fn take(&mut self, came: u32, copied: u32) -> Option<Verdict> {
+        self.came = self.came.saturating_add(came);
+        self.copied = self.copied.saturating_add(copied);
         if self.came < Self::LENGTH {
             return None;
         }

@@ -2,6 +2,8 @@
 #![allow(clippy::allow_attributes, reason = "which helpers are used differs from test to test")]
 #![allow(dead_code, reason = "which helpers are used differs from test to test")]
 
+#[cfg(zerosink_linux)]
+pub(crate) mod mapped;
 pub(crate) mod pattern;
 pub(crate) mod peer;
 #[cfg(zerosink_linux)]

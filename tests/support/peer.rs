@@ -1,7 +1,7 @@
 //! A receiver on a thread of its own: plain blocking std sockets, no runtime, no zerosink.
 
 use std::{
-    io::Read as _,
+    io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::mpsc,
     thread::{self, JoinHandle},
@@ -31,22 +31,39 @@ impl Pace {
 /// A receiver of one connection.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    address: SocketAddr,
+    /// Where it listens. `None` if it was made with its connection.
+    address: Option<SocketAddr>,
     go: mpsc::Sender<()>,
     thread: JoinHandle<Verdict>,
 }
 
 impl Peer {
+    /// A receiver that listens on loopback.
     pub(crate) fn start(pace: Pace) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::listening(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), pace)
+    }
+
+    /// A receiver of the one connection that comes.
+    pub(crate) fn listening(listener: TcpListener, pace: Pace) -> Self {
         if let Some(bytes) = pace.receive_buffer {
             // Accepted sockets inherit it.
             socket2::SockRef::from(&listener).set_recv_buffer_size(bytes).unwrap();
         }
         let address = listener.local_addr().unwrap();
+        Self { address: Some(address), ..Self::reading(pace, move || listener.accept().unwrap().0) }
+    }
+
+    /// An `AF_UNIX` connection to a receiver.
+    #[cfg(unix)]
+    pub(crate) fn unix(pace: Pace) -> (std::os::unix::net::UnixStream, Self) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        (ours, Self::reading(pace, || theirs))
+    }
+
+    fn reading<S: io::Read>(pace: Pace, connect: impl FnOnce() -> S + Send + 'static) -> Self {
         let (go, gate) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let (mut socket, _) = listener.accept().unwrap();
+            let mut socket = connect();
             if pace.gated {
                 // A dropped sender is a failed test: then read on, so that nothing hangs.
                 gate.recv().ok();
@@ -67,11 +84,12 @@ impl Peer {
             }
             verdict
         });
-        Self { address, go, thread }
+        Self { address: None, go, thread }
     }
 
+    #[track_caller]
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.address.expect("this receiver has its connection")
     }
 
     /// Opens the gate.

@@ -82,7 +82,7 @@ impl Ladder {
                 pin_room: true,
             },
             path_is_fixed: config.path.is_some(),
-            oracle: Oracle::new(route),
+            oracle: Oracle::new(route, Instant::now()),
             copied: Demotion::new(COPIED_BACKOFF.0, COPIED_BACKOFF.1),
             current: Mechanism::Copy,
             failed_attach: None,
@@ -167,14 +167,18 @@ impl Ladder {
             return Pin::new(own).poll_send(cx, queue);
         }
         let Some(front) = queue.segments().first() else { return Poll::Ready(Ok(0)) };
-        let is_borrowed = |segment: &Segment<'_>| matches!(segment, Segment::Borrowed(_));
-        let borrowed = is_borrowed(front);
-        let (mut run, mut bytes) = (0, 0);
-        for segment in queue.segments().iter().take_while(|segment| is_borrowed(segment) == borrowed) {
+        // Segments of one kind, for what may be done with one kind of memory may not be with another.
+        let kind = |segment: &Segment<'_>| match segment {
+            Segment::Borrowed(_) => None,
+            // Memory that no ring knows is heap, and freed heap is rewritten.
+            Segment::Owned(bytes) => Some(facts_of(bytes).map_or(Reuse::InPlace, |facts| facts.reuse)),
+        };
+        let (first, mut run, mut bytes) = (kind(front), 0, 0);
+        for segment in queue.segments().iter().take_while(|segment| kind(segment) == first) {
             run += 1;
             bytes += segment.as_slice().len();
         }
-        let choice = if borrowed { Err(Refusal::Borrowed) } else { self.choose(connection, bytes, front.as_slice()) };
+        let choice = first.map_or(Err(Refusal::Borrowed), |reuse| self.choose(connection, bytes, reuse));
         let mechanism = choice.unwrap_or(Mechanism::Copy);
         if mechanism != self.current {
             // Mechanisms take turns: what the one before has accepted is in the socket first.
@@ -185,15 +189,15 @@ impl Ladder {
             (Ok(_), Some(rung)) => {
                 let before = connection.setbacks().0;
                 let result = ready!(Pin::new(&mut rung.sink).poll_send(cx, queue));
-                rung.learn(connection, before);
+                rung.learn(connection, before, result.is_ok());
                 Poll::Ready(result)
             }
             (choice, _) => poll_copy(connection, cx, queue, run, choice.err().unwrap_or(Refusal::NotAttached)),
         }
     }
 
-    /// The mechanism for a send of `bytes` owned bytes that begin with `memory`, or why it is copied.
-    fn choose(&mut self, connection: &Connection, bytes: usize, memory: &[u8]) -> Result<Mechanism, Refusal> {
+    /// The mechanism for a send of `bytes` owned bytes whose memory is reused this way, or why it is copied.
+    fn choose(&mut self, connection: &Connection, bytes: usize, reuse: Reuse) -> Result<Mechanism, Refusal> {
         if self.situation.forced == Some(Mechanism::Copy) {
             return Err(Refusal::NotChosen);
         }
@@ -202,8 +206,7 @@ impl Ladder {
             return Err(Refusal::Small);
         }
         self.situation.bytes = bytes;
-        // Memory that no ring knows is heap, and freed heap is rewritten.
-        self.situation.reuse = facts_of(memory).map_or(Reuse::InPlace, |facts| facts.reuse);
+        self.situation.reuse = reuse;
         self.situation.pin_room = connection.pin_room(bytes);
         self.look_around(connection);
         let ladder = Policy::ladder(&self.situation);
@@ -254,10 +257,13 @@ impl Ladder {
 
 impl Rung {
     /// Takes in whether the kernel did the send.
-    fn learn(&mut self, connection: &Connection, setbacks_before: u64) {
+    fn learn(&mut self, connection: &Connection, setbacks_before: u64, sent: bool) {
         let (setbacks, reason) = connection.setbacks();
         if setbacks == setbacks_before {
             self.in_a_row = 0;
+            if sent {
+                self.setback.reset();
+            }
             return;
         }
         self.in_a_row += 1;

@@ -60,6 +60,8 @@ pub(crate) struct WatchedSocket {
     writer: AtomicWaker,
     progress: Mutex<Progress>,
     lingering: AtomicBool,
+    /// The sending direction is closed.
+    closed: AtomicBool,
     revoked: AtomicBool,
     given_up: AtomicBool,
     /// The error number of a send that was accepted and will never be in the socket; 0 if there is none.
@@ -86,6 +88,7 @@ impl WatchedSocket {
             writer: AtomicWaker::new(),
             progress: Mutex::new(Progress { released: 0, reached: 0, since: Instant::now() }),
             lingering: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             failed: AtomicI32::new(0),
@@ -115,16 +118,14 @@ impl WatchedSocket {
             self.reap();
         }
         let hung_up = flags.contains(EventFlags::HUP);
-        // A TCP peer's progress raises time-stamps; an AF_UNIX reader's only makes room.
-        if hung_up || (self.family == Family::Unix && flags.contains(EventFlags::OUT)) {
+        // A TCP peer's progress raises time-stamps; an AF_UNIX reader's only makes room. A FIN counts as a byte that is not
+        // acknowledged, and has no time-stamp: when the peer has it, the state changes, which comes as OUT.
+        let moved = self.family == Family::Unix || self.closed.load(SeqCst);
+        if hung_up || (moved && flags.contains(EventFlags::OUT)) {
             self.look(true);
         }
-        if hung_up
-            && self.family == Family::Tcp
-            && self.ledger.reaching() > 0
-            && sys::socket::is_over(self.handle.as_fd())
-        {
-            self.abandon("the connection was reset");
+        if hung_up {
+            self.abandon_if_over();
         }
         // A bare ERR is a completion on a full socket: waking the writer for it would be the spin.
         if flags.contains(EventFlags::OUT) || hung_up {
@@ -157,6 +158,13 @@ impl WatchedSocket {
         Some(flushed.saturating_sub(unreached))
     }
 
+    /// After a reset the peer will never say that it has the rest, and the kernel's counters stay where they are.
+    fn abandon_if_over(&self) {
+        if self.family == Family::Tcp && self.ledger.reaching() > 0 && sys::socket::is_over(self.handle.as_fd()) {
+            self.abandon("the connection was reset");
+        }
+    }
+
     /// The peer will never say that it has the rest.
     fn abandon(&self, why: &'static str) {
         let bytes = self.ledger.abandon();
@@ -178,6 +186,8 @@ impl WatchedSocket {
             return;
         }
         self.look(false);
+        // A send that was under way when the reset was reported.
+        self.abandon_if_over();
         let released = self.ledger.released();
         let reached = match self.family {
             // A queued send enters the socket bit by bit, and is flushed only when all of it is there.
@@ -223,7 +233,9 @@ impl WatchedSocket {
     /// What the kernel does not let go of at once after a revoke has had a tick to come back (completions of io_uring are
     /// delivered by the thread that submitted).
     fn give_up(&self) {
-        if !self.given_up.swap(true, SeqCst) {
+        // A send that was under way during the revoke.
+        self.abandon("the connection was revoked");
+        if !self.ledger.is_empty() && !self.given_up.swap(true, SeqCst) {
             let bytes = self.ledger.quarantine();
             tracing::warn!(quarantined_bytes = bytes, "the kernel holds memory of a revoked connection");
         }
@@ -338,6 +350,7 @@ impl Reactor for WatchedSocket {
     }
 
     fn shutdown(&self) -> io::Result<()> {
+        self.closed.store(true, SeqCst);
         Ok(rustix::net::shutdown(self.handle.as_fd(), rustix::net::Shutdown::Write)?)
     }
 

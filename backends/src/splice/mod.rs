@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 use zerosink_core::{
     AttachError, Backend, Connection, Mechanism, Policy, Proof, Refusal, Reuse, Segment, SendError, SendQueue,
     SinkConfig, Support, Transmit, ZeroCopySink,
+    memory::Backing,
     policy::Family,
     region::{self, Location},
 };
@@ -148,13 +149,14 @@ impl Pages {
 
     /// By which proof this memory would be released, and whether it is a file's.
     fn judge(&self, connection: &Connection, bytes: &[u8]) -> Result<(Proof, bool), Refusal> {
-        let look = |location: &Location<'_>| (location.facts.reuse, location.file.is_some());
+        let look = |location: &Location<'_>| (location.facts.reuse, location.facts.backing, location.file.is_some());
         // Memory that no ring knows is heap, and freed heap is rewritten.
-        let (reuse, file) = region::locate(bytes, look).unwrap_or((Reuse::InPlace, false));
+        let (reuse, backing, file) = region::locate(bytes, look).unwrap_or((Reuse::InPlace, Backing::Heap, false));
         let (family, path, trust) = (connection.family(), connection.path(), connection.trust());
         let proof = Policy::proof_for(self.mechanism, family, path, reuse, trust)?;
         if self.mechanism == Mechanism::Gift && !region::give_away(bytes) {
-            return Err(Refusal::PartialUnit);
+            let heap = backing == Backing::Heap;
+            return Err(if heap { Refusal::NotFreshPages } else { Refusal::PartialUnit });
         }
         Ok((proof, file))
     }

@@ -101,9 +101,14 @@ impl Pipe {
 
     /// Throws away the references to `left` bytes. False if the pipe may still hold some: it must be closed then.
     fn emptied(&self, mut left: usize) -> bool {
-        static NOWHERE: OnceLock<Option<File>> = OnceLock::new();
-        let Some(nowhere) = NOWHERE.get_or_init(|| File::options().write(true).open("/dev/null").ok()) else {
-            return false;
+        static NOWHERE: OnceLock<File> = OnceLock::new();
+        let nowhere = match NOWHERE.get() {
+            Some(nowhere) => nowhere,
+            // Without a descriptor for it now, there may be one later.
+            None => match File::options().write(true).open("/dev/null") {
+                Ok(opened) => NOWHERE.get_or_init(|| opened),
+                Err(_) => return false,
+            },
         };
         while left > 0 {
             match sys::splice(self.read.as_fd(), nowhere.as_fd(), left, false) {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    marker::PhantomData,
     mem::{self, MaybeUninit},
     os::fd::{BorrowedFd, OwnedFd},
     ptr,
@@ -53,6 +54,8 @@ pub(crate) fn sendfile(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, offset: u64
 pub(crate) struct NoSigpipe {
     /// The mask to go back to.
     blocked: Option<libc::sigset_t>,
+    /// Masks are a thread's own: this is not `Send`.
+    thread: PhantomData<*const ()>,
 }
 
 impl NoSigpipe {
@@ -62,7 +65,7 @@ impl NoSigpipe {
         let asked = unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) };
         // SAFETY: the call succeeded, so it has written the whole struct.
         if asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN {
-            return Self { blocked: None };
+            return Self::of(None);
         }
         let mut pending = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: the call writes the set.
@@ -70,13 +73,17 @@ impl NoSigpipe {
         // SAFETY: written by the call before, if it succeeded.
         if known && unsafe { libc::sigismember(pending.as_ptr(), libc::SIGPIPE) } == 1 {
             // Somebody else's, and therefore blocked already: it is not ours to take away.
-            return Self { blocked: None };
+            return Self::of(None);
         }
         let mut before = MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: both sets are valid for the call, which concerns this thread only.
         let blocked = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &sigpipe(), before.as_mut_ptr()) } == 0;
         // SAFETY: written by the call, if it succeeded.
-        Self { blocked: blocked.then(|| unsafe { before.assume_init() }) }
+        Self::of(blocked.then(|| unsafe { before.assume_init() }))
+    }
+
+    const fn of(blocked: Option<libc::sigset_t>) -> Self {
+        Self { blocked, thread: PhantomData }
     }
 }
 

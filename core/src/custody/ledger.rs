@@ -136,15 +136,16 @@ impl Ledger {
     }
 
     fn take_waiter(&self, state: &mut State, force: bool) -> Option<Waker> {
-        let released = state.custody.released().unwrap_or_else(|| self.accepted());
+        let released = self.released_in(state);
         state.waiter.take_if(|(upto, _)| force || *upto <= released).map(|(_, waker)| waker)
     }
 
     fn count_notified(&self, sends: u32, copied: bool) {
-        self.notified.fetch_add(u64::from(sends), Relaxed);
+        // In this order, and read in the other: whoever looks in between must not take a copied one for one that is not.
         if copied {
-            self.notified_copied.fetch_add(u64::from(sends), Relaxed);
+            self.notified_copied.fetch_add(u64::from(sends), SeqCst);
         }
+        self.notified.fetch_add(u64::from(sends), SeqCst);
     }
 
     /// The driver asked how far the peer is; because of an event, or else of its timer.
@@ -200,10 +201,14 @@ impl Ledger {
         self.flushed.load(SeqCst)
     }
 
-    /// Everything below this stream offset is released.
+    /// Everything below this stream offset is released. It stays where the first abandoned byte is.
     pub fn released(&self) -> u64 {
-        let state = self.lock();
-        state.custody.released().unwrap_or_else(|| self.accepted())
+        self.released_in(&self.lock())
+    }
+
+    fn released_in(&self, state: &State) -> u64 {
+        let held = state.custody.released().unwrap_or_else(|| self.accepted());
+        state.abandoned.map_or(held, |(_, first)| held.min(first))
     }
 
     /// When the oldest send in custody was made.
@@ -238,7 +243,7 @@ impl Ledger {
         {
             return Poll::Ready(Err(ReleaseError::new(bytes)));
         }
-        if state.custody.released().unwrap_or_else(|| self.accepted()) >= upto {
+        if self.released_in(&state) >= upto {
             return Poll::Ready(Ok(()));
         }
         if self.quarantined.load(Relaxed) {
@@ -251,9 +256,11 @@ impl Ledger {
         Poll::Pending
     }
 
-    /// Notified sends so far, and how many of them were copied on delivery.
+    /// Notified sends so far, and how many of them were copied on delivery. While notifications come there may be more copied
+    /// ones for a moment, which have not been counted as notified yet.
     pub fn notified(&self) -> (u64, u64) {
-        (self.notified.load(Relaxed), self.notified_copied.load(Relaxed))
+        let notified = self.notified.load(SeqCst);
+        (notified, self.notified_copied.load(SeqCst))
     }
 
     /// Adds what custody knows to `stats`.
