@@ -8,6 +8,7 @@ use super::{
         mapped::{KeepsItsPages, Kind, mapped_ring, overwrite_immutable, ring_on},
         pattern::Verdict,
         peer::{Pace, Peer},
+        raw::HastySink,
         send_stream,
     },
     wire::{
@@ -211,4 +212,21 @@ fn splice_in_place_over_a_wire_on_the_peers_word() {
         let [forth, _] = network.wire().tally();
         assert_eq!(forth.lost > 0, link.forth.lose > 0.0, "{forth:?}");
     }
+}
+
+#[test]
+fn control_over_a_wire_a_splice_that_releases_on_accept_is_caught() {
+    if without_network("control_over_a_wire_a_splice_that_releases_on_accept_is_caught") {
+        return;
+    }
+    let network = Network::by_wire(Link::default()).unwrap();
+    let (Socket::Tcp(socket), peer) = over_wire(&network) else { unreachable!("a wire is for TCP") };
+    let ring = mapped_ring(Kind::Anonymous, RING, Reuse::InPlace);
+    let mut sink = HastySink::by_splice(socket).unwrap();
+    harness::runtime().block_on(async {
+        tokio::time::timeout(PATIENCE, send_stream(&mut sink, &ring, TOTAL)).await.unwrap();
+    });
+    let verdict = peer.verdict();
+    assert_eq!(verdict.bytes, TOTAL);
+    assert!(verdict.wrong > 4096, "the verification is blind: {verdict:?}");
 }

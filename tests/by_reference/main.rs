@@ -11,6 +11,8 @@ mod support;
 mod wire;
 
 mod integrity;
+mod refusals;
+mod word;
 
 use std::{net::TcpStream, os::unix::net::UnixStream};
 
