@@ -22,7 +22,8 @@ use zerosink::Path;
 const RING: usize = 128 << 10;
 const TOTAL: u64 = if cfg!(debug_assertions) { 4 << 20 } else { 64 << 20 };
 /// 4 KiB every 20 ms for more than a lap of the ring, then as fast as it can.
-const SLOW: Pace = Pace { receive_buffer: Some(64 << 10), gated: false, late: Duration::from_millis(200), slow_reads: 40 };
+const SLOW: Pace =
+    Pace { receive_buffer: Some(64 << 10), gated: false, late: Duration::from_millis(200), slow_reads: 40 };
 
 /// Sockets with a slow reader.
 fn over_loopback() -> (Socket, Peer) {
