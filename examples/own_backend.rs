@@ -19,7 +19,7 @@ use zerosink::{AttachError, Backend, Connection, Refusal, SendError, Support, Tr
 // ANCHOR: backend
 /// Sends at most this many bytes per call.
 #[derive(Debug)]
-struct Trickle(usize);
+pub(crate) struct Trickle(pub(crate) usize);
 
 #[async_trait]
 impl Backend for Trickle {

@@ -184,23 +184,35 @@ impl Runtime for Tokio {
 
 #[cfg(zerosink_linux)]
 fn splice_away(socket: &Socket, bytes: usize) -> Option<io::Result<Box<dyn Read + Send>>> {
-    use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, pipe, splice};
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
 
+    use rustix::{
+        io::Errno,
+        pipe::{SpliceFlags, fcntl_setpipe_size, pipe, splice},
+    };
+
+    const LIMIT: Duration = Duration::from_secs(10);
     let take = || {
         let (read, write) = pipe()?;
         // Slots enough for many small fragments. Where that is refused the usual 16 have to do.
         fcntl_setpipe_size(&write, 1 << 20).ok();
-        let mut left = bytes;
+        let (mut left, start) = (bytes, Instant::now());
         while left > 0 {
+            let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
             let taken = match socket {
-                Socket::Tcp(stream) => splice(stream, None, &write, None, left, SpliceFlags::MOVE),
-                Socket::Unix(stream) => splice(stream, None, &write, None, left, SpliceFlags::MOVE),
+                Socket::Tcp(stream) => splice(stream, None, &write, None, left, flags),
+                Socket::Unix(stream) => splice(stream, None, &write, None, left, flags),
                 _ => return Err(io::ErrorKind::Unsupported.into()),
             };
             match taken {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(taken) => left -= taken,
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
+                // Nothing is there yet, or the pipe has no slot left: which of them, nobody says.
+                Err(Errno::AGAIN) if start.elapsed() < LIMIT => thread::sleep(Duration::from_millis(1)),
                 Err(error) => return Err(error.into()),
             }
         }

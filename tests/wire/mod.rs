@@ -14,7 +14,10 @@ pub(crate) mod network;
 pub(crate) mod raw_peer;
 pub(crate) mod tap;
 
-use std::{io, net::TcpStream, os::fd::AsRawFd as _};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd as _},
+};
 
 use namespace::Namespace;
 use tap::{Offloads, Tap};
@@ -26,10 +29,10 @@ pub(crate) fn missing() -> Option<String> {
 }
 
 /// `SIOCOUTQ`: bytes written to the socket that the peer has not acknowledged.
-pub(crate) fn unacknowledged(socket: &TcpStream) -> io::Result<usize> {
+pub(crate) fn unacknowledged(socket: &impl AsFd) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     #[expect(unsafe_code, reason = "rustix has no SIOCOUTQ")]
     // SAFETY: the socket is open for the call, and the request (TIOCOUTQ has its number) writes one int, which `bytes` is.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { Ok(bytes.unsigned_abs() as usize) } else { Err(io::Error::last_os_error()) }
 }

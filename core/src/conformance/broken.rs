@@ -8,6 +8,8 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    thread,
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -52,11 +54,13 @@ pub enum Broken {
     LosesTheRestOnDrop,
     /// Says that it has closed, and has not.
     NeverCloses,
+    /// Of those who wait for release it wakes the first, and never anybody else.
+    WakesTheFirstWaiter,
 }
 
 impl Broken {
     /// Each of them that has a bug.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Overtakes,
         Self::SwallowsWhilePending,
         Self::SleepsForEver,
@@ -71,6 +75,7 @@ impl Broken {
         Self::HoldsOutsideCustody,
         Self::LosesTheRestOnDrop,
         Self::NeverCloses,
+        Self::WakesTheFirstWaiter,
     ];
 
     /// The name of the [`Check`](super::Check) that must catch it. `None` for [`Broken::Not`].
@@ -92,6 +97,7 @@ impl Broken {
             Self::HoldsOutsideCustody => "a_silent_peer_is_given_up_at_the_deadline",
             Self::LosesTheRestOnDrop => "a_dropped_sink_keeps_its_memory_until_it_is_read",
             Self::NeverCloses => "closing_puts_end_of_file_behind_everything",
+            Self::WakesTheFirstWaiter => "waiting_may_be_given_up_and_taken_up_again",
         })
     }
 }
@@ -101,7 +107,9 @@ impl Backend for Broken {
     fn mechanism(&self) -> Mechanism {
         match self {
             Self::CopiesInSecret => Mechanism::MsgZerocopy,
-            Self::ReleasesWhenPolled | Self::ForgetsASend | Self::ReleasesTwice => Mechanism::IoUring,
+            Self::ReleasesWhenPolled | Self::ForgetsASend | Self::ReleasesTwice | Self::WakesTheFirstWaiter => {
+                Mechanism::IoUring
+            }
             _ => Mechanism::Copy,
         }
     }
@@ -124,7 +132,10 @@ impl Backend for Broken {
             rest: Bytes::new(),
             waker: None,
         });
-        Ok(if *self == Self::NeverCloses { Box::new(NeverClosed(sink)) } else { sink })
+        Ok(match self {
+            Self::NeverCloses | Self::WakesTheFirstWaiter => Box::new(Around { bug: *self, sink, waiter: None }),
+            _ => sink,
+        })
     }
 }
 
@@ -142,6 +153,9 @@ struct Sender {
 }
 
 impl Sender {
+    /// When memory is released that nobody needs.
+    const LATER: Duration = Duration::from_millis(100);
+
     fn failed(&self, error: io::Error) -> SendError {
         SendError::new(self.mechanism, "sendmsg", error)
     }
@@ -164,7 +178,7 @@ impl Sender {
                 Ok(sent)
             }
             (
-                Broken::ReleasesWhenPolled | Broken::ForgetsASend | Broken::ReleasesTwice,
+                Broken::ReleasesWhenPolled | Broken::ForgetsASend | Broken::ReleasesTwice | Broken::WakesTheFirstWaiter,
                 [Segment::Owned(memory), ..],
             ) => self.send_in_custody(connection, memory),
             _ => connection.send_copy(&[IoSlice::new(front)], false, Refusal::NotChosen),
@@ -189,6 +203,13 @@ impl Sender {
                 self.completed.push(number);
             }
             Broken::ForgetsASend if self.sends.is_multiple_of(4) => {}
+            Broken::WakesTheFirstWaiter => {
+                let ledger = Arc::clone(connection.ledger());
+                thread::spawn(move || {
+                    thread::sleep(Self::LATER);
+                    ledger.complete(number, true);
+                });
+            }
             Broken::ReleasesTwice => {
                 connection.ledger().complete(number, true);
                 connection.ledger().complete(number, true);
@@ -291,43 +312,55 @@ impl Transmit for Sender {
     }
 }
 
-/// A sink that does everything but close.
-struct NeverClosed(Box<dyn ZeroCopySink + Unpin>);
+/// A sink whose bug is not in how it sends.
+struct Around {
+    bug: Broken,
+    sink: Box<dyn ZeroCopySink + Unpin>,
+    waiter: Option<Waker>,
+}
 
-impl ZeroCopySink for NeverClosed {
+impl ZeroCopySink for Around {
     fn poll_send(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         queue: &mut SendQueue<'_>,
     ) -> Poll<Result<usize, SendError>> {
-        Pin::new(&mut self.0).poll_send(cx, queue)
+        Pin::new(&mut self.sink).poll_send(cx, queue)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.sink).poll_flush(cx)
     }
 
     fn position(&self) -> Position {
-        self.0.position()
+        self.sink.position()
     }
 
     fn poll_released(mut self: Pin<&mut Self>, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
-        Pin::new(&mut self.0).poll_released(cx, upto)
+        let this = &mut *self;
+        if this.bug == Broken::WakesTheFirstWaiter {
+            let waiter = this.waiter.get_or_insert_with(|| cx.waker().clone());
+            return Pin::new(&mut this.sink).poll_released(&mut Context::from_waker(waiter), upto);
+        }
+        Pin::new(&mut this.sink).poll_released(cx, upto)
     }
 
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        self.poll_flush(cx)
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if self.bug == Broken::NeverCloses {
+            return self.poll_flush(cx);
+        }
+        Pin::new(&mut self.sink).poll_close(cx)
     }
 
     fn mechanism(&self) -> Mechanism {
-        self.0.mechanism()
+        self.sink.mechanism()
     }
 
     fn path(&self) -> Path {
-        self.0.path()
+        self.sink.path()
     }
 
     fn stats(&self) -> SinkStats {
-        self.0.stats()
+        self.sink.stats()
     }
 }

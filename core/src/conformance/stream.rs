@@ -94,8 +94,18 @@ impl Received {
 
     /// Every byte that came was right.
     pub(super) fn right(&self) -> Step {
+        self.judge(false)
+    }
+
+    /// The same of a stream of `total` bytes through memory that was written again and again: if none is lost, a byte from further
+    /// on is one of a later lap.
+    pub(super) fn right_in_every_lap(&self, total: u64) -> Step {
+        self.judge(self.bytes == total)
+    }
+
+    fn judge(&self, laps: bool) -> Step {
         let Some((at, sample)) = &self.first else { return Ok(()) };
-        let (rule, what) = recognise(*at, sample);
+        let (rule, what) = recognise(*at, sample, laps);
         let (wrong, bytes) = (self.wrong, self.bytes);
         Err(Stop::failed(
             rule,
@@ -119,7 +129,7 @@ impl Received {
 }
 
 /// What stands at `at` instead of what belongs there, and which rule that breaks.
-fn recognise(at: u64, sample: &[u8]) -> (Rule, String) {
+fn recognise(at: u64, sample: &[u8], laps: bool) -> (Rule, String) {
     let alike = |byte: u8| sample.iter().take(8).all(|b| *b == byte);
     if alike(POISON) {
         let what = format!(
@@ -140,22 +150,27 @@ fn recognise(at: u64, sample: &[u8]) -> (Rule, String) {
         };
         // Noise lands on an offset below a terabyte with a chance of one in 2^27.
         if from < 1 << 40 {
-            return (Rule::Content, displaced(at, from));
+            return displaced(at, from, laps);
         }
     }
     (Rule::Content, format!("bytes that are nowhere in the stream: {sample:02x?}"))
 }
 
-fn displaced(at: u64, from: u64) -> String {
+fn displaced(at: u64, from: u64, laps: bool) -> (Rule, String) {
     let distance = at.abs_diff(from);
-    if from > at {
-        format!(
-            "what belongs at {from}, {distance} bytes further on: bytes were lost or overtaken, or memory was released before the peer had it and written for a later lap"
-        )
+    if from > at && laps {
+        let what = format!(
+            "what belongs at {from}, {distance} bytes further on: the memory was released before the peer had it, and written for a later lap"
+        );
+        (Rule::NotBefore, what)
+    } else if from > at {
+        let what = format!("what belongs at {from}, {distance} bytes further on: bytes were lost or overtaken");
+        (Rule::Content, what)
     } else {
-        format!(
-            "what belongs at {from}, {distance} bytes further back: bytes were sent twice or late, or from pages that had been replaced"
-        )
+        let what = format!(
+            "what belongs at {from}, {distance} bytes further back: bytes were sent twice, or late, or from pages that had been replaced"
+        );
+        (Rule::Content, what)
     }
 }
 

@@ -46,7 +46,7 @@ pub(in super::super) fn released_memory_is_not_read_any_more(subject: &dyn Subje
     });
     // What the peer saw says more than that memory did not come back.
     let received = peer.join()?;
-    received.right()?;
+    received.right_in_every_lap(total)?;
     let longest = longest?;
     received.exactly(total)?;
     Ok(format!("{total} bytes through a ring of {}, the longest in custody for {longest:?}", lender.ring().capacity()))

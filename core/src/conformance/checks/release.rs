@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::super::{
-    Subject,
+    Held, Subject,
     clock::until,
     lender::Lender,
     peer::Peer,
@@ -142,51 +142,52 @@ pub(in super::super) fn memory_comes_back_while_the_stream_goes_on(subject: &dyn
 pub(in super::super) fn completions_may_come_in_any_order(subject: &dyn Subject) -> Step<String> {
     const TIMEOUT: Duration = Duration::from_millis(300);
     let stage = Stage::new(subject)?;
-    let held = super::revoke::held(&stage)?;
-    let (gate, pair) = (held.gate, held.pair);
+    let Held { pair, gate } = super::revoke::held(&stage)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
     let (mut lender, pieces) = stage.supply(super::revoke::HELD)?;
-    stage
-        .run(async {
-            let mut line = stage.line_with(pair.near, TIMEOUT).await?;
-            let accepted = super::revoke::send_pieces(&mut line, &mut lender, pieces).await?;
-            let before = lender.starts();
-            if before.is_empty() {
-                let why = format!(
-                    "of {accepted} bytes that wait on the way none is in custody: there is nothing to complete"
-                );
-                return Err(Stop::NotApplicable(why));
-            }
-            let revoked = until(4 * TIMEOUT + Duration::from_secs(1), || out_of_order(&lender, &before)).await;
-            if !revoked {
-                let why =
-                    format!("nothing came back out of order: {} of {} pieces are out", lender.out(), before.len());
-                return Err(Stop::NotApplicable(why));
-            }
-            let (first, position) = (lender.starts().first().copied().unwrap_or(accepted), line.position()?);
+    let (mut line, before, late) = stage.run(async {
+        let mut line = stage.line_with(pair.near, TIMEOUT).await?;
+        super::revoke::send_pieces(&mut line, &mut lender, pieces).await?;
+        let before = lender.starts();
+        let limit = 4 * TIMEOUT + Duration::from_secs(1);
+        until(limit, || lender.out() == 0 || out_of_order(&lender, &before)).await;
+        let late = if out_of_order(&lender, &before) { lender.starts() } else { Vec::new() };
+        if let Some(first) = late.first() {
+            let position = line.position()?;
             ensure!(
                 position.released <= first + lender.piece() as u64,
                 Position,
                 "memory from {first} on is out, and yet the position is {position:?}"
             );
-            let late = lender.out();
-            gate().map_err(|error| Stop::setup("the gate did not open", &error))?;
-            lender.wait_for_all("after what waited had left").await?;
-            let stats = line.stats();
-            ensure!(stats.strays == 0, Figures, "{} releases named no send in custody", stats.strays);
-            ensure!(
-                stats.pinned_bytes == 0,
-                Figures,
-                "all memory is back, and yet {} bytes are pinned",
-                stats.pinned_bytes
-            );
-            Ok(format!("{late} of {} pieces came back after later ones", before.len()))
-        })
-        .and_then(|seen| {
-            peer.go();
-            peer.join()?.right()?;
-            Ok(seen)
-        })
+        }
+        // Where nothing is in custody there is no revoke, and the stream ends here.
+        Ok(((!before.is_empty()).then_some(line), before.len(), late.len()))
+    })?;
+    gate().map_err(|error| Stop::setup("the gate did not open", &error))?;
+    peer.go();
+    peer.join()?.right()?;
+    let Some(line) = &mut line else {
+        return Err(Stop::NotApplicable(
+            "nothing is in custody while packets wait: there is nothing to complete".into(),
+        ));
+    };
+    if late == 0 {
+        let why = format!("nothing came back out of order: {} of {before} pieces are out", lender.out());
+        return Err(Stop::NotApplicable(why));
+    }
+    stage.run(async {
+        lender.wait_for_all("after what waited had left").await?;
+        let stats = line.stats();
+        ensure!(stats.strays == 0, Figures, "{} releases named no send in custody", stats.strays);
+        ensure!(
+            stats.pinned_bytes == 0,
+            Figures,
+            "all memory is back, and yet {} bytes are pinned",
+            stats.pinned_bytes
+        );
+        Ok(())
+    })?;
+    Ok(format!("{late} of {before} pieces came back after later ones"))
 }
 
 /// Some later piece is back while an earlier one is out.
