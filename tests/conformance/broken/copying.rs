@@ -2,10 +2,21 @@
 
 use zerosink::conformance::{Mount, Rule, TcpLoopback, broken::Broken};
 
-use super::caught;
+use super::{HANGS, caught};
 
 fn mount(bug: Broken) -> Mount {
     let mount = Mount::new(bug, TcpLoopback);
+    let mount = match bug {
+        Broken::SleepsForEver
+        | Broken::KeepsTheFirstWaker
+        | Broken::HidesErrors
+        | Broken::ReleasesWhenPolled
+        | Broken::ForgetsASend
+        | Broken::HoldsOutsideCustody
+        | Broken::NeverCloses
+        | Broken::WakesTheFirstWaiter => mount.patience(HANGS),
+        _ => mount,
+    };
     #[cfg(zerosink_linux)]
     let mount = match bug {
         Broken::CopiesInSecret => mount.witness(crate::witness::only_zero_copy),
