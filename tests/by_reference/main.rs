@@ -10,6 +10,7 @@ mod support;
 #[path = "../wire/mod.rs"]
 mod wire;
 
+mod acknowledged;
 mod integrity;
 mod refusals;
 mod word;

@@ -8,6 +8,8 @@ pub(crate) mod pattern;
 pub(crate) mod peer;
 #[cfg(zerosink_linux)]
 pub(crate) mod raw;
+#[cfg(zerosink_linux)]
+pub(crate) mod seccomp;
 
 use std::time::Duration;
 

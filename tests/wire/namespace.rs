@@ -45,10 +45,22 @@ impl Namespace {
 
     /// Runs `ip` with these arguments, which are separated by blanks.
     pub(crate) fn ip(&self, arguments: &str) -> io::Result<()> {
-        let output = self.run(|| Command::new("ip").args(arguments.split_whitespace()).output());
-        let output = output.map_err(|error| io::Error::new(error.kind(), format!("ip {arguments}: {error}")))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if output.status.success() { Ok(()) } else { Err(io::Error::other(format!("ip {arguments}: {}", said.trim()))) }
+        self.command("ip", arguments)
+    }
+
+    /// Runs `tc` in the same way.
+    pub(crate) fn tc(&self, arguments: &str) -> io::Result<()> {
+        self.command("tc", arguments)
+    }
+
+    fn command(&self, program: &str, arguments: &str) -> io::Result<()> {
+        let output = self.run(|| Command::new(program).args(arguments.split_whitespace()).output());
+        let failed = |kind, why: &str| Err(io::Error::new(kind, format!("{program} {arguments}: {why}")));
+        match output {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => failed(io::ErrorKind::Other, String::from_utf8_lossy(&output.stderr).trim()),
+            Err(error) => failed(error.kind(), &error.to_string()),
+        }
     }
 
     /// Gives `device` its address in a network of 255 hosts, and takes it up.

@@ -23,6 +23,7 @@ use super::{
 /// The far end of one connection.
 #[derive(Debug)]
 pub(crate) struct RawPeer {
+    namespace: Namespace,
     tap: Tap,
     /// Of the kernel's end.
     mac: [u8; 6],
@@ -50,6 +51,8 @@ struct Segment {
 
 impl RawPeer {
     pub(crate) const ADDRESS: Ipv4Addr = Network::FAR;
+    /// The kernel's device.
+    pub(crate) const DEVICE: &str = "raw0";
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
     const PORT: u16 = 7777;
     /// The payload of a frame of 1500 bytes without TCP options, which this peer does not offer.
@@ -66,11 +69,12 @@ impl RawPeer {
 
     /// The same with a certain device between them.
     pub(crate) fn connect_by(offloads: Offloads, window: usize) -> io::Result<(TcpStream, Self)> {
-        let namespace = &Namespace::create()?;
-        let tap = Tap::open(namespace, "raw0", offloads)?;
-        namespace.bring_up("raw0", Network::NEAR)?;
+        let namespace = Namespace::create()?;
+        let tap = Tap::open(&namespace, Self::DEVICE, offloads)?;
+        namespace.bring_up(Self::DEVICE, Network::NEAR)?;
         namespace.tune_tcp()?;
         let mut peer = Self {
+            namespace: namespace.clone(),
             tap,
             mac: [0; 6],
             port: 0,
@@ -91,6 +95,11 @@ impl RawPeer {
             shaken.map(|()| socket)
         })?;
         Ok((socket, peer))
+    }
+
+    /// Where the kernel's end is.
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
     }
 
     fn shake_hands(&mut self) -> io::Result<()> {
