@@ -11,6 +11,7 @@ mod support;
 mod wire;
 
 mod acknowledged;
+mod ended;
 mod integrity;
 mod refusals;
 mod word;
