@@ -3,12 +3,14 @@
 
 use std::{
     io,
-    net::TcpStream,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    time::Instant,
 };
 
 use io_uring::{IoUring, cqueue, opcode, types::Fd};
 use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::{ends::Socket, store::Store};
 
 /// `IORING_SEND_ZC_REPORT_USAGE`.
 const REPORT_USAGE: u16 = 1 << 3;
@@ -21,28 +23,29 @@ struct Loop {
     pinned: u64,
 }
 
-pub(crate) fn raw(socket: &TcpStream, block: &[u8], total: u64) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
+pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Instant> {
+    let fd = socket.as_fd().as_raw_fd();
     let mut state = Loop { ring: IoUring::builder().setup_cqsize(1024).build(64)?, sent: 0, pinned: 0 };
     let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+    let start = Instant::now();
     while state.sent < total {
-        let offset = (state.sent % block.len() as u64) as usize;
-        let rest = &block[offset..];
-        let send = opcode::SendZc::new(Fd(socket.as_raw_fd()), rest.as_ptr(), rest.len() as u32);
+        let bytes = store.lend()?;
+        // The kernel sends all of it (MSG_WAITALL).
+        let send = opcode::SendZc::new(Fd(fd), bytes.as_ptr(), bytes.len() as u32);
         let entry = send.flags(flags).zc_flags(REPORT_USAGE).build();
-        // SAFETY: the block outlives this function, which returns when all is released.
+        // SAFETY: the store outlives this function, which returns when all is released.
         unsafe { state.ring.submission().push(&entry) }.map_err(io::Error::other)?;
         state.ring.submit()?;
         while !state.look()? {
             state.wait()?;
         }
     }
-    socket.shutdown(std::net::Shutdown::Write)?;
+    socket.shut_down()?;
     while state.pinned > 0 {
         state.wait()?;
         state.look()?;
     }
-    Ok(())
+    Ok(start)
 }
 
 impl Loop {
