@@ -84,8 +84,12 @@ impl Contender {
                 socket.set_nonblocking()?;
                 on_tokio(async {
                     match socket {
-                        Socket::Tcp(socket) => by_write_all(tokio::net::TcpStream::from_std(socket)?, store, total).await,
-                        Socket::Unix(socket) => by_write_all(tokio::net::UnixStream::from_std(socket)?, store, total).await,
+                        Socket::Tcp(socket) => {
+                            by_write_all(tokio::net::TcpStream::from_std(socket)?, store, total).await
+                        }
+                        Socket::Unix(socket) => {
+                            by_write_all(tokio::net::UnixStream::from_std(socket)?, store, total).await
+                        }
                     }
                 })
             }

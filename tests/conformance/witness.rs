@@ -95,13 +95,12 @@ fn confine(only: Only) -> io::Result<()> {
     let mut program = program(only);
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     #[expect(unsafe_code, reason = "a seccomp filter")]
-    // SAFETY: the calls read their arguments and `program`, which outlives them.
-    let results = unsafe {
-        [
-            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
-            libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program),
-        ]
-    };
+    // SAFETY: the call takes numbers only.
+    let no_new_privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    #[expect(unsafe_code, reason = "a seccomp filter")]
+    // SAFETY: the call reads `program`, which outlives it.
+    let filter = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    let results = [no_new_privileges, filter];
     if results == [0, 0] { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -4,11 +4,7 @@ mod sendmsg;
 mod splice;
 mod uring;
 
-use std::{
-    io,
-    os::fd::BorrowedFd,
-    time::Instant,
-};
+use std::{io, os::fd::BorrowedFd, time::Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 

@@ -22,8 +22,9 @@ pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64
     if zerocopy {
         let one: libc::c_int = 1;
         // SAFETY: the socket is open, and pointer and length describe `one`.
-        let result =
-            unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ZEROCOPY, (&raw const one).cast(), 4) };
+        let result = unsafe {
+            libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ZEROCOPY, (&raw const one).cast(), 4)
+        };
         if result != 0 {
             return Err(io::Error::last_os_error());
         }
