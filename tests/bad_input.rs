@@ -133,8 +133,8 @@ mod mechanisms {
     #[cfg(zerosink_linux)]
     #[test]
     fn a_forced_mechanism_copies_what_it_must_not_refer_to_and_says_why() {
-        use zerosink::Refusal::{PartialUnit, PeerNotTrusted};
-        for (mechanism, why) in [(Mechanism::Splice, PeerNotTrusted), (Mechanism::Gift, PartialUnit)] {
+        use zerosink::Refusal::{NotFreshPages, PeerNotTrusted};
+        for (mechanism, why) in [(Mechanism::Splice, PeerNotTrusted), (Mechanism::Gift, NotFreshPages)] {
             let (socket, reader) = connection(None);
             runtime().block_on(async {
                 let mut sink = sink_by(mechanism, socket).await;
