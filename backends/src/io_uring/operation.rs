@@ -17,8 +17,6 @@ pub(super) type Memory = SmallVec<[Bytes; 2]>;
 
 /// Submissions in a row that brought the send no further, before it counts as failed.
 const MOST_ATTEMPTS: u32 = 8;
-/// The same for waits until the socket has room: each is an event, so this many without a byte sent mean that something is wrong.
-const MOST_WAITS: u32 = 1000;
 
 /// What is to be done about a send now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +44,6 @@ pub(super) struct Operation {
     /// Zero-copy was refused once and is tried once more: the kernel may have been given back some memory.
     again: bool,
     attempts: u32,
-    /// What is submitted next, or was last, waits for room in the socket.
-    wants_room: bool,
     /// Whoever queued it is still there.
     beginning: bool,
     /// Bytes in the socket, and how many of them without a copy by us.
@@ -71,7 +67,6 @@ impl Operation {
             how,
             again: false,
             attempts: 0,
-            wants_room: false,
             beginning: true,
             sent: 0,
             sent_zero_copy: 0,
@@ -85,7 +80,6 @@ impl Operation {
     /// What to submit. It stays where it is until the result.
     pub(super) fn payload(&mut self) -> (Payload<'_>, How) {
         let payload = match &*self.rest {
-            _ if self.wants_room => Payload::Room,
             [piece] => Payload::One(piece),
             pieces => Payload::Many(self.message.insert(Message::new(pieces))),
         };
@@ -103,10 +97,7 @@ impl Operation {
             Completion::Result { result, notification_follows } => {
                 self.notifications += u32::from(notification_follows);
                 self.message = None;
-                let had_wanted_room = std::mem::take(&mut self.wants_room);
                 match result {
-                    // Or an error is there to be told: the send will tell.
-                    Ok(_events) if had_wanted_room => Next::Submit,
                     Ok(bytes) => self.advance(bytes),
                     Err(errno) => self.refused(errno),
                 }
@@ -148,13 +139,7 @@ impl Operation {
         self.attempts += 1;
         match errno {
             // Nobody here cancels: the thread that submitted it is gone, or a signal came.
-            libc::ECANCELED | libc::EINTR if self.attempts < MOST_ATTEMPTS => return Next::Submit,
-            // The kernel waits for room by itself, but a limited number of times per submission (`APOLL_MAX_RETRY` in
-            // `io_uring/poll.c`), which a large send into a small buffer uses up.
-            libc::EAGAIN if self.attempts < MOST_WAITS => {
-                self.wants_room = true;
-                return Next::Submit;
-            }
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN if self.attempts < MOST_ATTEMPTS => return Next::Submit,
             _ if self.beginning && self.sent == 0 => return Next::Refused(errno),
             _ => {}
         }

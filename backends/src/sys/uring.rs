@@ -59,8 +59,6 @@ impl Message {
 pub(crate) enum Payload<'a> {
     One(&'a [u8]),
     Many(&'a Message),
-    /// Nothing: the result is there when the socket has room.
-    Room,
 }
 
 /// Something that the kernel says about a send.
@@ -126,14 +124,13 @@ impl Queues {
             (Payload::Many(message), How::ZeroCopy { .. }) => {
                 opcode::SendMsgZc::new(fd, &raw const message.header).flags(flags as u32).ioprio(usage).build()
             }
-            (Payload::Room, _) => opcode::PollAdd::new(fd, libc::POLLOUT as u32).build(),
             (Payload::Many(message), How::Copy) => {
                 opcode::SendMsg::new(fd, &raw const message.header).flags(flags as u32).build()
             }
         };
         let entry = entry.user_data(key);
         let mut queue = self.ring.submission();
-        // SAFETY: the entry is a send or a poll, of which the kernel writes nothing into this process; what it reads is
+        // SAFETY: the entry is one of four sends, of which the kernel writes nothing into this process; what it reads is
         // alive, as the caller promises.
         unsafe { queue.push(&entry) }.is_ok()
     }
