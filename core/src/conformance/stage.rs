@@ -18,6 +18,10 @@ pub(super) const PIECE: usize = 16 << 10;
 /// More than fits into small socket buffers.
 pub(super) const MUCH: usize = 32 * PIECE;
 
+/// A peer does nothing for so long, and meanwhile a task that waits for it is woken no oftener than so many times.
+pub(super) const SILENCE: Duration = Duration::from_millis(300);
+pub(super) const SILENT_POLLS: usize = 50;
+
 /// A subject and a runtime for one check.
 pub(super) struct Stage<'a> {
     subject: &'a dyn Subject,

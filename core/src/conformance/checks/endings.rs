@@ -6,7 +6,7 @@ use super::super::{
     lender::Lender,
     peer::Peer,
     report::{Step, Stop, ensure},
-    stage::{MUCH, SMALL, Stage},
+    stage::{MUCH, SILENCE, SILENT_POLLS, SMALL, Stage},
     stream::POISON,
 };
 use crate::SendQueue;
@@ -112,6 +112,13 @@ pub(in super::super) fn closing_puts_end_of_file_behind_everything(subject: &dyn
         let mut line = stage.line(pair.near).await?;
         let mut queue = lender.queue(pieces)?;
         line.fill(&mut queue).await?;
+        // A half-closed socket reports that all the time: who takes it for room spins.
+        let silent = line.count_idle_polls(&mut queue, SILENCE).await?;
+        ensure!(
+            silent <= SILENT_POLLS,
+            Wakes,
+            "the task was woken {silent} times in {SILENCE:?} although the socket was full and the peer did nothing: it spins"
+        );
         peer.go();
         line.send_all(&mut queue).await?;
         line.close().await?;

@@ -14,7 +14,7 @@ use super::super::{
     line::Line,
     peer::Peer,
     report::{Rule, Step, Stop, ensure},
-    stage::{MUCH, SMALL, Stage},
+    stage::{MUCH, SILENCE, SILENT_POLLS, SMALL, Stage},
 };
 use crate::SendQueue;
 
@@ -160,8 +160,6 @@ pub(in super::super) fn a_silent_peer_is_given_up_at_the_deadline(subject: &dyn 
 
 /// A full socket: the task sleeps as long as the peer does, and wakes when it reads.
 pub(in super::super) fn a_full_socket_wakes_its_sender_and_does_not_spin(subject: &dyn Subject) -> Step<String> {
-    const SILENCE: Duration = Duration::from_millis(300);
-    const SILENT_POLLS: usize = 50;
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;

@@ -11,13 +11,13 @@ use std::{
 
 use super::super::{
     Held, Subject,
-    clock::until,
+    clock::{limited, until},
     lender::Lender,
     peer::Peer,
     report::{Step, Stop, ensure},
     stage::{MUCH, SMALL, Stage},
 };
-use crate::SendQueue;
+use crate::{SendQueue, policy::Family};
 
 /// The peer has read everything: whoever waits for release is woken, and all memory is back.
 pub(in super::super) fn memory_comes_back_once_the_peer_has_read(subject: &dyn Subject) -> Step<String> {
@@ -76,6 +76,8 @@ pub(in super::super) fn memory_comes_back_while_the_stream_goes_on(subject: &dyn
     const BUFFERS: usize = 128 << 10;
     /// What can come back by itself does so in this time.
     const SETTLED: Duration = Duration::from_millis(50);
+    /// Room that the peer makes is used in this time.
+    const REFILLED: Duration = Duration::from_secs(2);
     let stage = Stage::new(subject)?;
     let pair = stage.pair(Some(BUFFERS))?;
     let (mut lender, pieces) = stage.supply(4 * MUCH)?;
@@ -92,9 +94,17 @@ pub(in super::super) fn memory_comes_back_while_the_stream_goes_on(subject: &dyn
     let (accepted, seen) = stage.run(async {
         let mut line = stage.line(pair.near).await?;
         let (mut sent, mut read) = (0, 0);
+        // A TCP peer acknowledges what it has not read.
+        let tcp = subject.link().family() == Family::Tcp;
         let mut queue = SendQueue::new();
         let mut first: Option<Vec<u64>> = None;
         while first.as_ref().is_none_or(|first| !first.is_empty()) && sent < pieces {
+            if read > 0 && tcp {
+                // Before more is sent the peer reads no more: what it has acknowledged would soon be all there is.
+                if let Some(sent) = limited(REFILLED, line.send(&mut queue)).await {
+                    sent?.map_err(|error| Stop::unexpected("a send", &error))?;
+                }
+            }
             while line.send_what_goes(&mut queue).await? && sent < pieces {
                 sent += 1;
                 queue = lender.queue(1)?;
