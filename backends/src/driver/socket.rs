@@ -129,6 +129,8 @@ impl WatchedSocket {
         }
         // A bare ERR is a completion on a full socket: waking the writer for it would be the spin.
         if flags.contains(EventFlags::OUT) || hung_up {
+            #[cfg(zerosink_uring)]
+            self.resume_uring();
             self.wake_writer();
         }
     }
@@ -227,6 +229,8 @@ impl WatchedSocket {
             error = aborted.err().map(tracing::field::display),
             "connection revoked"
         );
+        #[cfg(zerosink_uring)]
+        self.resume_uring();
         self.wake_writer();
     }
 

@@ -84,6 +84,13 @@ impl WatchedSocket {
         self.watcher().uring(size, how)
     }
 
+    /// There is room, or it is over.
+    pub(super) fn resume_uring(&self) {
+        if let Some(uring) = self.watcher().uring.get() {
+            uring.resume(self);
+        }
+    }
+
     /// A sink or a send has no more use for the io_uring: the timer will see whether anybody has.
     pub(crate) fn leave_uring(&self) {
         self.watcher().arm();

@@ -25,6 +25,8 @@ pub(super) enum Next {
     Wait,
     /// Submit the rest.
     Submit,
+    /// Submit it when the socket has room.
+    Park,
     /// The first submission was refused and nothing was sent: whoever queued it decides, if he is still there.
     Refused(i32),
     /// The last submission has its result: all is in the socket, or it failed with an error number.
@@ -139,7 +141,10 @@ impl Operation {
         self.attempts += 1;
         match errno {
             // Nobody here cancels: the thread that submitted it is gone, or a signal came.
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN if self.attempts < MOST_ATTEMPTS => return Next::Submit,
+            libc::ECANCELED | libc::EINTR if self.attempts < MOST_ATTEMPTS => return Next::Submit,
+            // A peer that has closed its sending side counts as an event, so the kernel tries again at once, and gives up
+            // after 128 times (`APOLL_MAX_RETRY` in `io_uring/poll.c`).
+            libc::EAGAIN if self.attempts < MOST_ATTEMPTS => return Next::Park,
             _ if self.beginning && self.sent == 0 => return Next::Refused(errno),
             _ => {}
         }
@@ -158,6 +163,11 @@ impl Operation {
                 Next::Submit
             }
         }
+    }
+
+    /// It waits for room in the socket now.
+    pub(super) const fn parked(&mut self) {
+        self.attempts = 0;
     }
 
     fn fail(&mut self, errno: i32) -> Next {

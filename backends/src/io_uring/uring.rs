@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fmt, io, mem,
     os::fd::AsFd as _,
+    ptr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
         atomic::{AtomicBool, Ordering::SeqCst, fence},
@@ -18,8 +19,11 @@ use super::{
     operations::Operations,
 };
 use crate::{
-    driver::Watch,
-    sys::uring::{Completion, How, Queues},
+    driver::{Socket, Watch},
+    sys::{
+        self,
+        uring::{Completion, How, Queues},
+    },
 };
 
 /// Entries of the two queues. Each send is submitted as it is queued, so that submissions wait only after the kernel has
@@ -52,6 +56,7 @@ impl Uring {
             how,
             operations: Operations::default(),
             waiting: VecDeque::new(),
+            parked: Vec::new(),
             queued: VecDeque::new(),
             broken: None,
         };
@@ -75,6 +80,21 @@ impl Uring {
             self.turn();
         }
         begun.map_err(io::Error::from_raw_os_error)
+    }
+
+    /// The socket has room, or is over: a send that waits for that goes on.
+    pub(crate) fn resume(&self, socket: &Socket) {
+        let mut engine = self.lock();
+        let Engine { parked, waiting, operations, .. } = &mut *engine;
+        let ours =
+            |key: &mut u64| operations.get_mut(*key).is_some_and(|op| ptr::eq(&raw const *op.lane.socket, socket));
+        let before = waiting.len();
+        waiting.extend(parked.extract_if(.., ours));
+        let resumed = waiting.len() > before;
+        drop(engine);
+        if resumed {
+            self.turn();
+        }
     }
 
     /// Takes what has completed, and submits what waits for it. Without a system call if there is nothing to submit.
@@ -144,6 +164,8 @@ struct Engine {
     operations: Operations,
     /// Sends that are not in the submission queue yet.
     waiting: VecDeque<u64>,
+    /// Sends that wait for room in their socket.
+    parked: Vec<u64>,
     /// Sends in the submission queue that the kernel has not taken yet.
     queued: VecDeque<u64>,
     /// `io_uring_enter(2)` failed for good: the kernel has taken nothing since, and takes nothing more.
@@ -258,6 +280,12 @@ impl Engine {
         match next {
             Next::Wait => {}
             Next::Submit => self.waiting.push_back(key),
+            // Asked after the kernel has given up, so room that comes now is an event that is still to be seen.
+            Next::Park if sys::socket::has_room(operation.lane.socket.as_fd()) => self.waiting.push_back(key),
+            Next::Park => {
+                operation.parked();
+                self.parked.push(key);
+            }
             Next::Refused(errno) => return Some(errno),
             Next::Over(result) => {
                 if let Err(errno) = result {
