@@ -99,15 +99,18 @@ pub(crate) fn unreached(fd: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(bytes.max(0) as u64) } else { Err(io::Error::last_os_error()) }
 }
 
-/// True if a send would not find the socket full. A `false` also has the kernel report the next room (`SOCK_NOSPACE`).
+/// True if a send would not find the socket full, or the connection is over. A `false` also has the kernel report the next room (`SOCK_NOSPACE`).
 #[cfg(zerosink_uring)]
 pub(crate) fn has_room(fd: BorrowedFd<'_>) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    // An error is the send's to report.
-    !matches!(poll(&mut fds, Some(&now)), Ok(0))
+    match poll(&mut fds, Some(&now)) {
+        // Of a connection that is over, the send will tell. A message in the error queue (ERR) is no room.
+        Ok(_) => fds[0].revents().intersects(PollFlags::OUT | PollFlags::HUP),
+        Err(_) => true,
+    }
 }
 
 /// `connect(2)` to `AF_UNSPEC`: aborts the TCP connection while the fd, and its error queue, stay open.
