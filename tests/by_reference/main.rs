@@ -11,6 +11,7 @@ mod support;
 mod wire;
 
 mod acknowledged;
+mod dropped;
 mod ended;
 mod integrity;
 mod refusals;
