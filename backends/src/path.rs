@@ -162,31 +162,4 @@ impl Oracle {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tcp(text: &str) -> Address {
-        Address::Tcp(text.parse().unwrap())
-    }
-
-    #[test]
-    fn addresses_of_one_host_are_local_whatever_the_device() {
-        let table = [
-            ("127.0.0.1:1", "127.0.0.1:2", Route::Local),
-            ("127.0.0.1:1", "127.8.8.8:2", Route::Local),
-            ("[::1]:1", "[::1]:2", Route::Local),
-            ("[::ffff:127.0.0.1]:1", "127.0.0.1:2", Route::Local),
-            ("192.0.2.7:1", "192.0.2.7:2", Route::Local),
-            ("192.0.2.7:1", "192.0.2.8:2", Route::Device),
-        ];
-        for (local, peer, want) in table {
-            assert_eq!(Route::of(&tcp(local), &tcp(peer)), want, "{local} {peer}");
-        }
-        assert_eq!(Route::of(&Address::Unix(None), &Address::Unix(None)), Route::Local);
-    }
-
-    #[test]
-    fn loopback_has_no_device_behind_it() {
-        assert!(is_virtual(IpAddr::from([127, 0, 0, 1])));
-    }
-}
+mod tests;

@@ -199,3 +199,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_abandoned_is_never_released() {
+    use std::task::{Context, Poll, Waker};
+
+    let ledger = Ledger::default();
+    ledger.open(Until::Reached, [Bytes::from_static(b"abc"), Bytes::from_static(b"def")]).accepted(6);
+    ledger.passed(4);
+    assert_eq!((ledger.reach(3), ledger.released()), (3, 3));
+    assert_eq!(ledger.abandon(), 3);
+    assert_eq!(ledger.abandon(), 0, "once");
+    assert_eq!((ledger.is_empty(), ledger.pinned(), ledger.accepted()), (true, 0, 10));
+    assert_eq!(ledger.released(), 3, "nobody has said that it is");
+    let mut cx = Context::from_waker(Waker::noop());
+    assert_eq!(ledger.poll_released(&mut cx, 3), Poll::Ready(Ok(())));
+    assert_eq!(ledger.poll_released(&mut cx, 4).map_err(|error| error.quarantined), Poll::Ready(Err(3)));
+}
