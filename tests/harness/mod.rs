@@ -7,7 +7,7 @@ use std::{
     io,
     net::{Ipv4Addr, TcpListener, TcpStream},
     pin::pin,
-    process::Command,
+    process::{Command, Output},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         mpsc::{self, Receiver, Sender},
@@ -258,18 +258,25 @@ pub(crate) async fn until(what: &str, mut done: impl FnMut() -> bool) {
 /// Set in a child process that runs one test of the same binary.
 const CHILD: &str = "ZEROSINK_TEST_CHILD";
 
-/// True in the child that [`run_child`] started.
+/// True in the child that [`child`] or [`run_child`] started.
 pub(crate) fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-/// Runs `test` of this binary by `command`, which ends with the path to the binary.
+/// Runs `test` of this binary by `command`, which ends with the path to the binary. How it ended.
 #[track_caller]
-pub(crate) fn run_child(mut command: Command, test: &str) {
+pub(crate) fn child(mut command: Command, test: &str) -> Output {
     command.args([test, "--exact", "--nocapture"]).env(CHILD, "1");
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// The same of a child that must succeed.
+#[track_caller]
+pub(crate) fn run_child(command: Command, test: &str) {
+    let what = format!("{command:?}");
+    let output = child(command, test);
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("1 passed"), "{test} in {command:?}:\n{said}\n{complained}");
+    assert!(output.status.success() && said.contains("1 passed"), "{test} in {what}:\n{said}\n{complained}");
 }
 
 /// Says on the terminal, past the test harness, that something is not tested here. On CI that is a failure.
