@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zerosink_core::policy::Thresholds;
+use zerosink_core::{Support, policy::Thresholds};
 
 use crate::{
     probe,
@@ -40,20 +40,13 @@ enum Way {
 
 /// Sends of fewer bytes should be copied.
 pub(crate) fn thresholds() -> Thresholds {
-    let mut thresholds = Thresholds::all(usize::MAX);
+    let mut thresholds = Thresholds::all(DOCUMENTED);
     match Host::new() {
         Ok(mut host) => {
-            if probe::msg_zerocopy().is_yes() {
-                thresholds.notified = host.threshold(Way::Notified);
-            }
-            if probe::splice().is_yes() {
-                thresholds.referred = host.threshold(Way::Referred);
-            }
+            thresholds.notified = host.threshold(Way::Notified, &probe::msg_zerocopy());
+            thresholds.referred = host.threshold(Way::Referred, &probe::splice());
         }
-        Err(error) => {
-            tracing::warn!(%error, "copy thresholds could not be measured");
-            thresholds = Thresholds::all(DOCUMENTED);
-        }
+        Err(error) => tracing::warn!(%error, "copy thresholds could not be measured"),
     }
     tracing::debug!(?thresholds, "copy thresholds calibrated");
     thresholds
@@ -78,7 +71,13 @@ impl Host {
         Ok(Self { client, server, block: vec![0; LARGE], scratch: vec![0; LARGE] })
     }
 
-    fn threshold(&mut self, way: Way) -> usize {
+    fn threshold(&mut self, way: Way, support: &Support) -> usize {
+        match support {
+            Support::Yes => {}
+            Support::No(_) => return usize::MAX,
+            // Descriptors may come back, and this answer is kept.
+            Support::Unknown(_) => return DOCUMENTED,
+        }
         match self.measure(way) {
             Ok(bytes) => bytes.clamp(LEAST, MOST),
             Err(error) => {
