@@ -30,6 +30,26 @@ pub mod mapped {
     pub use zerosink_backends::memory::{Fallback, MapOptions, MappedMemory, Pages, Region, RegionError, Replacement};
 }
 
+/// Sinks under hyper: the byte stream that it writes to, listeners that make such streams, and a server with limits.
+#[cfg(feature = "hyper")]
+pub mod hyper {
+    pub use zerosink_adapters::{
+        listener::{Accept, Duplex, ZeroCopyListener},
+        serve::{Http, Peer, Serve, serve},
+    };
+
+    /// The byte stream over a sink; see [`zerosink_adapters::stream::ZeroCopyStream`].
+    pub type ZeroCopyStream<S = crate::AutoSink> = zerosink_adapters::stream::ZeroCopyStream<S>;
+}
+#[cfg(feature = "hyper")]
+pub use zerosink_adapters::serve::serve;
+
+/// Listeners for `axum::serve`.
+#[cfg(feature = "axum")]
+pub mod axum {
+    pub use zerosink_adapters::axum::{Stream, Tapped, ZeroCopyListenerExt};
+}
+
 /// Whether a backend keeps its promises: checks, and a mount of them for backends on this crate's connections.
 #[cfg(feature = "conformance")]
 pub mod conformance {
