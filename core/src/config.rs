@@ -16,8 +16,8 @@ pub struct SinkConfig {
     pub copy_threshold: Option<usize>,
     /// At most this many bytes are pinned by this connection; beyond it sends are copied.
     pub max_pinned_bytes: u64,
-    /// The connection is revoked when memory is in custody and for this long nothing was released and the peer
-    /// acknowledged nothing.
+    /// The connection is revoked when memory in custody, or a write on a full socket, waits for the peer and for this long nothing was
+    /// released and the peer acknowledged nothing.
     pub release_timeout: Duration,
     /// Overrides what the path oracle would find.
     pub path: Option<Path>,
@@ -64,7 +64,8 @@ impl SinkConfig {
         self
     }
 
-    /// Revokes the connection after `timeout` without release progress. A slow peer makes progress, a silent one none.
+    /// Revokes the connection after `timeout` without progress of the peer, while memory in custody or a write waits for it. A slow
+    /// peer makes progress, a silent one none, and an idle connection waits for nobody.
     #[must_use]
     pub const fn release_timeout(mut self, timeout: Duration) -> Self {
         self.release_timeout = timeout;

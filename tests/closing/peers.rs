@@ -145,10 +145,63 @@ fn assert_timed_out(error: &SendError) {
     assert!(chain(error).contains("the peer made no progress for 500ms"), "{}", chain(error));
 }
 
+/// Nothing is in custody of a sink that copies, but whatever the writer holds is kept by the peer all the same.
+#[cfg(zerosink_linux)]
+#[test]
+fn a_writer_that_waits_for_a_silent_peer_is_cut_off_at_the_deadline() {
+    let deadline = Duration::from_millis(500);
+    let config = SinkConfig::new().mechanism(Mechanism::Copy).release_timeout(deadline);
+    runtime().block_on(async {
+        let (tcp, tcp_peer) = connection(SMALL);
+        let (unix, unix_peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let sinks = [tcp.into_sink(config.clone()).await.unwrap(), unix.into_sink(config).await.unwrap()];
+        for mut sink in sinks {
+            let start = std::time::Instant::now();
+            let stream = Bytes::from(stream(0, 16 << 20));
+            let error = within("a send to a silent peer", sink.send(stream.clone())).await.unwrap_err();
+            assert_timed_out(&error);
+            assert!(start.elapsed() >= deadline, "cut off after {:?}", start.elapsed());
+            assert_timed_out(&within("a send after the revoke", sink.send(stream)).await.unwrap_err());
+        }
+        drop((tcp_peer, unix_peer));
+    });
+}
+
+#[cfg(zerosink_linux)]
+#[test]
+fn a_connection_that_was_full_once_may_be_idle_for_longer_than_the_deadline() {
+    let deadline = Duration::from_millis(200);
+    let (socket, reader) = connection(SMALL);
+    let peer = Peer::reading(reader);
+    runtime().block_on(async {
+        let config = SinkConfig::new().mechanism(Mechanism::Copy).release_timeout(deadline);
+        let mut sink = socket.into_sink(config).await.unwrap();
+        let mut queue = SendQueue::from(stream(0, TOTAL));
+        fill(&mut sink, &mut queue).await;
+        assert!(!queue.is_empty(), "the socket was never full");
+        peer.start();
+        within("send", sink.send_queue(&mut queue)).await.unwrap();
+        // Time is the subject here.
+        tokio::time::sleep(4 * deadline).await;
+        within("a send after idleness", sink.send(stream(TOTAL as u64, 100))).await.unwrap();
+        within("close", sink.close()).await.unwrap();
+    });
+    peer.finish().is_exactly(TOTAL + 100);
+}
+
 /// 128 KiB/s is about 1 Mbit/s. The whole takes several times the deadline; the deadline counts time without progress.
 #[cfg(zerosink_linux)]
 #[test]
 fn a_slow_honest_client_is_not_cut_off() {
+    // Custody waits for the client here, and the writer there.
+    std::thread::scope(|scope| {
+        scope.spawn(|| serve_slow_client(Mechanism::MsgZerocopy));
+        scope.spawn(|| serve_slow_client(Mechanism::Copy));
+    });
+}
+
+#[cfg(zerosink_linux)]
+fn serve_slow_client(mechanism: Mechanism) {
     const RATE: usize = 128 << 10;
     let deadline = Duration::from_millis(1500);
     let (socket, mut reader) = connection(SMALL);
@@ -171,7 +224,7 @@ fn a_slow_honest_client_is_not_cut_off() {
     });
     peer.start();
     runtime().block_on(async {
-        let config = SinkConfig::new().mechanism(Mechanism::MsgZerocopy).release_timeout(deadline);
+        let config = SinkConfig::new().mechanism(mechanism).release_timeout(deadline);
         let mut sink = socket.into_sink(config).await.unwrap();
         within("send", sink.send_queue(&mut queue_of(&tally))).await.unwrap();
         within("release", sink.released(TOTAL as u64)).await.unwrap();

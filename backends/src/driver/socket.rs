@@ -59,6 +59,8 @@ pub(crate) struct WatchedSocket {
     events: AtomicU64,
     writer: AtomicWaker,
     progress: Mutex<Progress>,
+    /// Since when a writer waits for the full socket.
+    waiting: Mutex<Option<Instant>>,
     lingering: AtomicBool,
     /// The sending direction is closed.
     closed: AtomicBool,
@@ -87,6 +89,7 @@ impl WatchedSocket {
             events: AtomicU64::new(0),
             writer: AtomicWaker::new(),
             progress: Mutex::new(Progress { released: 0, reached: 0, since: Instant::now() }),
+            waiting: Mutex::new(None),
             lingering: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
@@ -105,6 +108,21 @@ impl WatchedSocket {
 
     pub(super) fn holds_custody(&self) -> bool {
         !self.ledger.is_empty()
+    }
+
+    /// True if something waits for the peer: memory in custody, or a writer on a full socket.
+    pub(super) fn waits_for_peer(&self) -> bool {
+        self.holds_custody() || self.waiting_since().is_some()
+    }
+
+    fn waiting_since(&self) -> Option<Instant> {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Time counts from when the waiting began, not from the last time that the writer was polled.
+    fn set_waiting(&self, waits: bool) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting = if waits { waiting.or_else(|| Some(Instant::now())) } else { None };
     }
 
     /// True if the sink is gone and the kernel has let go: the socket can be closed.
@@ -176,17 +194,22 @@ impl WatchedSocket {
     }
 
     pub(super) fn wake_writer(&self) {
+        self.set_waiting(false);
         self.events.fetch_add(1, SeqCst);
         self.writer.wake();
     }
 
-    /// Revokes the connection if nothing moved for the whole time-out. Called by the timer, while memory is in custody.
+    /// Revokes the connection if nothing moved for the whole time-out. Called by the timer, while something waits for the
+    /// peer.
     pub(super) fn check_deadline(&self, now: Instant) {
-        let Some(oldest) = self.ledger.oldest() else { return };
+        let oldest = self.ledger.oldest();
         if self.revoked.load(SeqCst) {
-            self.give_up();
+            if oldest.is_some() {
+                self.give_up();
+            }
             return;
         }
+        let Some(oldest) = [oldest, self.waiting_since()].into_iter().flatten().min() else { return };
         self.look(false);
         // A send that was under way when the reset was reported.
         self.abandon_if_over();
@@ -201,7 +224,7 @@ impl WatchedSocket {
             *progress = Progress { released, reached, since: now };
             return;
         }
-        // An idle connection makes no progress either: time counts from when the memory went into custody.
+        // An idle connection makes no progress either: time counts from when the waiting began.
         if now.saturating_duration_since(progress.since.max(oldest)) < self.timeout {
             return;
         }
@@ -297,11 +320,18 @@ impl Reactor for WatchedSocket {
             return Poll::Ready(Ok(()));
         }
         self.writer.register(cx.waker());
+        self.set_waiting(true);
         // An event, or the end of the runtime, between the look and the registration woke nobody.
         if let Some(error) = self.failure() {
             return Poll::Ready(Err(error));
         }
-        if self.events.load(SeqCst) == mark { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if self.events.load(SeqCst) != mark {
+            self.set_waiting(false);
+            return Poll::Ready(Ok(()));
+        }
+        // The deadline counts for a writer too: a peer that takes nothing keeps whatever waits behind the socket.
+        self.watch.arm();
+        Poll::Pending
     }
 
     fn reap(&self) {
@@ -328,7 +358,7 @@ impl Reactor for WatchedSocket {
     fn failure(&self) -> Option<io::Error> {
         if self.revoked.load(SeqCst) {
             let why = format!(
-                "the peer made no progress for {:?} with memory in custody, so the connection was revoked",
+                "the peer made no progress for {:?} while a write or memory in custody waited for it, so the connection was revoked",
                 self.timeout
             );
             return Some(io::Error::new(io::ErrorKind::TimedOut, why));

@@ -22,7 +22,7 @@ use super::{Handle, WatchedSocket};
 const TIMER: u64 = 0;
 /// Events of one `epoll_wait`.
 const BATCH: usize = 64;
-/// The timer looks at every socket with custody this often, or four times per release time-out if that is oftener.
+/// The timer looks at every socket that waits for its peer this often, or four times per release time-out if that is oftener.
 const SLOWEST_TICK: Duration = Duration::from_millis(500);
 const FASTEST_TICK: Duration = Duration::from_millis(5);
 
@@ -99,7 +99,7 @@ impl Watch {
         }
     }
 
-    /// Starts the timer unless it runs. It stops by itself when nothing is in custody.
+    /// Starts the timer unless it runs. It stops by itself when nothing waits for a peer.
     pub(super) fn arm(&self) {
         if !self.armed.load(SeqCst) && !self.armed.swap(true, SeqCst) {
             self.start_timer();
@@ -161,11 +161,11 @@ impl Watch {
         }
         let now = Instant::now();
         self.armed.store(false, SeqCst);
-        let in_custody = self.in_custody();
-        if in_custody.is_empty() {
+        let waiting = self.waiting();
+        if waiting.is_empty() {
             self.set_timer(Duration::ZERO);
             // A send may have armed it between the look and the stop.
-            if self.armed.load(SeqCst) || self.holds_custody() {
+            if self.armed.load(SeqCst) || !self.waiting().is_empty() {
                 self.armed.store(true, SeqCst);
                 self.start_timer();
             }
@@ -174,7 +174,7 @@ impl Watch {
         self.armed.store(true, SeqCst);
         // A socket with a shorter time-out may have come since the timer was started.
         self.start_timer();
-        for socket in in_custody {
+        for socket in waiting {
             socket.check_deadline(now);
             if socket.is_done() {
                 self.forget(&socket);
@@ -182,8 +182,8 @@ impl Watch {
         }
     }
 
-    fn in_custody(&self) -> Vec<Arc<WatchedSocket>> {
-        self.sockets().values().filter(|socket| socket.holds_custody()).cloned().collect()
+    fn waiting(&self) -> Vec<Arc<WatchedSocket>> {
+        self.sockets().values().filter(|socket| socket.waits_for_peer()).cloned().collect()
     }
 
     /// True if the kernel still holds memory of any socket here.
