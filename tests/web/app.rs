@@ -85,6 +85,10 @@ pub(crate) async fn respond<B>(ring: Ring, request: Request<B>) -> Result<Respon
     if !order.chunked {
         response = response.header(header::CONTENT_LENGTH, order.bytes);
     }
+    if order.trailer {
+        // hyper sends only trailers that were announced.
+        response = response.header(header::TRAILER, "sum");
+    }
     Ok(response.body(body(ring, order).await).unwrap())
 }
 

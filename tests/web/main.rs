@@ -3,6 +3,7 @@
 
 mod app;
 mod client;
+mod connections;
 mod counting;
 #[path = "../harness/mod.rs"]
 mod harness;
