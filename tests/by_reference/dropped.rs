@@ -53,11 +53,7 @@ impl Way {
 
     fn config(self) -> SinkConfig {
         let config = by(self.mechanism);
-        if self.releases_at_once() {
-            config
-        } else {
-            config.peer_copies().trust_peer_acks().path(Path::OffHost)
-        }
+        if self.releases_at_once() { config } else { config.peer_copies().trust_peer_acks().path(Path::OffHost) }
     }
 
     fn releases_at_once(self) -> bool {
