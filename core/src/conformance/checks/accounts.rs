@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use super::super::{
+use crate::conformance::{
     Subject, clock,
     peer::Peer,
     report::{Rule, Step, Stop, chain, ensure},
@@ -12,7 +12,7 @@ use super::super::{
 use crate::{Mechanism, SendQueue};
 
 /// Whole pieces in memory that the mechanism can send: all of them go by it, says the sink, and so says the witness.
-pub(in super::super) fn the_mechanism_carries_the_bytes(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn the_mechanism_carries_the_bytes(subject: &dyn Subject) -> Step<String> {
     let stage = Stage::new(subject)?;
     let pair = stage.pair(None)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
@@ -82,7 +82,7 @@ pub(in super::super) fn the_mechanism_carries_the_bytes(subject: &dyn Subject) -
 }
 
 /// Odd pieces, borrowed heads, a full socket: accepted is the sum of its parts, and in the end nothing is pinned.
-pub(in super::super) fn the_figures_add_up(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn the_figures_add_up(subject: &dyn Subject) -> Step<String> {
     const HEAD: usize = 123;
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::super::{
+use crate::conformance::{
     Subject,
     clock::{limited, within},
     line::Line,
@@ -62,7 +62,7 @@ fn agree(line: &mut Line, queue: &SendQueue<'_>, total: u64, polls: usize) -> St
 }
 
 /// `send_queue` is dropped again and again: what was accepted is off the queue, the rest still on it.
-pub(in super::super) fn a_send_dropped_after_any_poll_loses_nothing(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn a_send_dropped_after_any_poll_loses_nothing(subject: &dyn Subject) -> Step<String> {
     let mut cuts = 0;
     for polls in 0..=MOST_POLLS {
         let stage = Stage::new(subject)?;
@@ -100,7 +100,7 @@ pub(in super::super) fn a_send_dropped_after_any_poll_loses_nothing(subject: &dy
 }
 
 /// `released`, `flush` and `close` are dropped, and asked again.
-pub(in super::super) fn waiting_may_be_given_up_and_taken_up_again(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn waiting_may_be_given_up_and_taken_up_again(subject: &dyn Subject) -> Step<String> {
     for polls in 0..=MOST_POLLS {
         let stage = Stage::new(subject)?;
         let pair = stage.pair(SMALL)?;

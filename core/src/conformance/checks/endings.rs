@@ -1,6 +1,7 @@
 //! Sinks and runtimes that end with memory in flight.
 
-use super::super::{
+use crate::SendQueue;
+use crate::conformance::{
     Subject,
     clock::limited,
     lender::Lender,
@@ -9,7 +10,6 @@ use super::super::{
     stage::{MUCH, SILENCE, SILENT_POLLS, SMALL, Stage},
     stream::POISON,
 };
-use crate::SendQueue;
 
 /// Takes as much of the ring as is free now, and writes over it.
 fn overwrite(lender: &Lender, taken: &mut Vec<bytes::Bytes>) -> Step {
@@ -22,7 +22,7 @@ fn overwrite(lender: &Lender, taken: &mut Vec<bytes::Bytes>) -> Step {
 }
 
 /// The sink is dropped with the socket full. What comes back is overwritten at once. The peer reads all that was accepted.
-pub(in super::super) fn a_dropped_sink_keeps_its_memory_until_it_is_read(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn a_dropped_sink_keeps_its_memory_until_it_is_read(subject: &dyn Subject) -> Step<String> {
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
@@ -50,7 +50,7 @@ pub(in super::super) fn a_dropped_sink_keeps_its_memory_until_it_is_read(subject
 
 /// The runtime ends with the socket full. What comes back is overwritten. The sink, if it is still there, says that it cannot send,
 /// in another runtime too.
-pub(in super::super) fn the_end_of_the_runtime_releases_nothing_too_early(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn the_end_of_the_runtime_releases_nothing_too_early(subject: &dyn Subject) -> Step<String> {
     let mut pieces_out = [0; 2];
     for (sink_outlives, out) in [true, false].into_iter().zip(&mut pieces_out) {
         let stage = Stage::new(subject)?;
@@ -75,7 +75,7 @@ pub(in super::super) fn the_end_of_the_runtime_releases_nothing_too_early(subjec
             if let Some(line) = &mut line {
                 let before = line.position()?.accepted;
                 // An error, or the sink can do without its runtime: but it does not hang.
-                let mut queue = SendQueue::from(bytes::Bytes::from(super::super::stream::piece(before, 1000)));
+                let mut queue = SendQueue::from(bytes::Bytes::from(crate::conformance::stream::piece(before, 1000)));
                 peer.go();
                 drop(line.send(&mut queue).await?);
                 sent = line.position()?.accepted - before;
@@ -101,7 +101,7 @@ pub(in super::super) fn the_end_of_the_runtime_releases_nothing_too_early(subjec
 }
 
 /// The peer closes its own direction first; then this one is closed: everything comes, then end of file, and release goes on.
-pub(in super::super) fn closing_puts_end_of_file_behind_everything(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn closing_puts_end_of_file_behind_everything(subject: &dyn Subject) -> Step<String> {
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     pair.far.shutdown(std::net::Shutdown::Write).map_err(|error| Stop::setup("the peer's shutdown", &error))?;
@@ -123,7 +123,7 @@ pub(in super::super) fn closing_puts_end_of_file_behind_everything(subject: &dyn
         line.send_all(&mut queue).await?;
         line.close().await?;
         // The sink lives on: it was close, not drop, that ended the stream.
-        let ended = super::super::clock::until(stage.patience(), || peer.ended()).await;
+        let ended = crate::conformance::clock::until(stage.patience(), || peer.ended()).await;
         ensure!(ended, EndOfStream, "the sink was closed, and the peer read no end of file for {:?}", stage.patience());
         line.all_released(&lender).await?;
         line.balanced(total)?;

@@ -2,7 +2,8 @@
 
 use std::{io::Read, thread, time::Duration};
 
-use super::super::{
+use crate::SendQueue;
+use crate::conformance::{
     Subject,
     clock::until,
     peer::{Peer, Reader},
@@ -10,7 +11,6 @@ use super::super::{
     stage::{PIECE, Stage},
     stream::Received,
 };
-use crate::SendQueue;
 
 /// Pieces of a ring that is much smaller than the stream.
 const RING: usize = 8;
@@ -18,7 +18,7 @@ const RING: usize = 8;
 const LATE: Duration = Duration::from_millis(100);
 
 /// A small ring, a long stream, a reader that is late, then slow for more than a lap, then fast.
-pub(in super::super) fn released_memory_is_not_read_any_more(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn released_memory_is_not_read_any_more(subject: &dyn Subject) -> Step<String> {
     let stage = Stage::new(subject)?;
     let mut lender = stage.lender(RING, 32 * (RING * PIECE) as u64)?;
     let piece = lender.piece();
@@ -54,7 +54,7 @@ pub(in super::super) fn released_memory_is_not_read_any_more(subject: &dyn Subje
 
 /// A reader that takes the bytes out of its socket without copying them: it has the sender's own pages, if the sender shares
 /// them, and reads them later.
-pub(in super::super) fn a_reader_that_splices_gets_the_right_bytes(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn a_reader_that_splices_gets_the_right_bytes(subject: &dyn Subject) -> Step<String> {
     /// For a release that may rightly never come while the pages are held.
     const WAIT: Duration = Duration::from_millis(500);
     let stage = Stage::new(subject)?;

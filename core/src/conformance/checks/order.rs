@@ -4,7 +4,8 @@ use std::{future::poll_fn, task::Poll};
 
 use bytes::Bytes;
 
-use super::super::{
+use crate::SendQueue;
+use crate::conformance::{
     Subject,
     clock::within,
     peer::Peer,
@@ -12,10 +13,9 @@ use super::super::{
     stage::{MUCH, PIECE, SMALL, Stage},
     stream::{self, POISON},
 };
-use crate::SendQueue;
 
 /// Many queues of several segments, of even and odd lengths, through small socket buffers that are full again and again.
-pub(in super::super) fn bytes_arrive_in_order(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn bytes_arrive_in_order(subject: &dyn Subject) -> Step<String> {
     const TOTAL: u64 = 4 << 20;
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
@@ -50,7 +50,7 @@ pub(in super::super) fn bytes_arrive_in_order(subject: &dyn Subject) -> Step<Str
 }
 
 /// A queue that no socket buffer holds, polled by hand: each answer is compared with queue and position.
-pub(in super::super) fn a_partial_accept_loses_nothing(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn a_partial_accept_loses_nothing(subject: &dyn Subject) -> Step<String> {
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
@@ -97,7 +97,7 @@ pub(in super::super) fn a_partial_accept_loses_nothing(subject: &dyn Subject) ->
 
 /// Heads that are only borrowed between bodies that are owned. Whatever was accepted of a head is overwritten when the call has
 /// returned, while the peer has read nothing.
-pub(in super::super) fn borrowed_memory_is_copied_before_the_call_returns(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn borrowed_memory_is_copied_before_the_call_returns(subject: &dyn Subject) -> Step<String> {
     const HEADS: [usize; 6] = [37, 1, 4096, 700, 20_000, 64];
     const MESSAGES: usize = 30;
     let stage = Stage::new(subject)?;

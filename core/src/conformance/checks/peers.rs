@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::super::{
+use crate::SendQueue;
+use crate::conformance::{
     Subject,
     clock::{until, within},
     lender::Lender,
@@ -16,7 +17,6 @@ use super::super::{
     report::{Rule, Step, Stop, ensure},
     stage::{MUCH, SILENCE, SILENT_POLLS, SMALL, Stage},
 };
-use crate::SendQueue;
 
 /// Everything is back, or what is not is in quarantine and counted: here, or by the ring.
 async fn released_or_quarantined(line: &mut Line, lender: &Lender, accepted: u64, when: &str) -> Step<String> {
@@ -49,13 +49,13 @@ async fn released_or_quarantined(line: &mut Line, lender: &Lender, accepted: u64
 }
 
 /// A reset while a send waits: it fails, and memory comes back or is counted.
-pub(in super::super) fn a_reset_ends_send_and_custody(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn a_reset_ends_send_and_custody(subject: &dyn Subject) -> Step<String> {
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::start(pair.far, stage.patience(), |reader, gate| {
         reader.read_up_to(1000);
         gate.wait();
-        let reset = reader.take_socket().map_or(Ok(()), super::super::Socket::reset);
+        let reset = reader.take_socket().map_or(Ok(()), crate::conformance::Socket::reset);
         reset.map(|()| reader.read_to_end())
     })?;
     let (mut lender, pieces) = stage.supply(MUCH)?;
@@ -99,7 +99,7 @@ pub(in super::super) fn a_reset_ends_send_and_custody(subject: &dyn Subject) -> 
 
 /// A peer that reads nothing, with its window full: at the deadline the connection is given up. A backend that has nothing in
 /// custody has nothing to give up.
-pub(in super::super) fn a_silent_peer_is_given_up_at_the_deadline(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn a_silent_peer_is_given_up_at_the_deadline(subject: &dyn Subject) -> Step<String> {
     const DEADLINE: Duration = Duration::from_millis(400);
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
@@ -159,7 +159,7 @@ pub(in super::super) fn a_silent_peer_is_given_up_at_the_deadline(subject: &dyn 
 }
 
 /// A full socket: the task sleeps as long as the peer does, and wakes when it reads.
-pub(in super::super) fn a_full_socket_wakes_its_sender_and_does_not_spin(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn a_full_socket_wakes_its_sender_and_does_not_spin(subject: &dyn Subject) -> Step<String> {
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;

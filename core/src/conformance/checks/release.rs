@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::super::{
+use crate::conformance::{
     Held, Subject,
     clock::{limited, until},
     lender::Lender,
@@ -20,7 +20,7 @@ use super::super::{
 use crate::{SendQueue, policy::Family};
 
 /// The peer has read everything: whoever waits for release is woken, and all memory is back.
-pub(in super::super) fn memory_comes_back_once_the_peer_has_read(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn memory_comes_back_once_the_peer_has_read(subject: &dyn Subject) -> Step<String> {
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
@@ -46,7 +46,7 @@ pub(in super::super) fn memory_comes_back_once_the_peer_has_read(subject: &dyn S
 }
 
 /// A ring may be full because of a connection that nobody polls: its memory comes back all the same.
-pub(in super::super) fn memory_comes_back_though_nobody_polls_the_sink(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn memory_comes_back_though_nobody_polls_the_sink(subject: &dyn Subject) -> Step<String> {
     let stage = Stage::new(subject)?;
     let pair = stage.pair(SMALL)?;
     let peer = Peer::reading(pair.far, stage.patience())?;
@@ -71,7 +71,7 @@ pub(in super::super) fn memory_comes_back_though_nobody_polls_the_sink(subject: 
 }
 
 /// The peer reads again and again a part of what waits for it, so the socket is never empty: memory comes back all the same.
-pub(in super::super) fn memory_comes_back_while_the_stream_goes_on(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn memory_comes_back_while_the_stream_goes_on(subject: &dyn Subject) -> Step<String> {
     /// Room for several pieces at both ends.
     const BUFFERS: usize = 128 << 10;
     /// What can come back by itself does so in this time.
@@ -149,7 +149,7 @@ pub(in super::super) fn memory_comes_back_while_the_stream_goes_on(subject: &dyn
 }
 
 /// Completions in another order than sends: what was revoked before it left comes back first, what waits on the way last.
-pub(in super::super) fn completions_may_come_in_any_order(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn completions_may_come_in_any_order(subject: &dyn Subject) -> Step<String> {
     const TIMEOUT: Duration = Duration::from_millis(300);
     let stage = Stage::new(subject)?;
     let Held { pair, gate } = super::revoke::held(&stage)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{
+use crate::conformance::{
     Held, Subject,
     clock::until,
     lender::Lender,
@@ -37,7 +37,7 @@ pub(super) async fn send_pieces(line: &mut Line, lender: &mut Lender, pieces: us
 
 /// A connection is revoked while its packets wait outside the socket, from where they leave later: what leaves are the bytes
 /// that were sent, and not what was written into the memory since.
-pub(in super::super) fn a_revoke_does_not_release_what_waits_to_leave(subject: &dyn Subject) -> Step<String> {
+pub(in crate::conformance) fn a_revoke_does_not_release_what_waits_to_leave(subject: &dyn Subject) -> Step<String> {
     const TIMEOUT: Duration = Duration::from_millis(300);
     /// For memory that may rightly stay in custody until the packets have left.
     const WAIT: Duration = Duration::from_millis(1500);
