@@ -19,6 +19,9 @@ pub struct SinkConfig {
     /// The connection is revoked when memory in custody, or a write on a full socket, waits for the peer and for this long nothing was
     /// released and the peer acknowledged nothing.
     pub release_timeout: Duration,
+    /// TCP: the socket counts as full while this many bytes are in it that have not been sent yet. `None`: as the system has
+    /// it (`net.ipv4.tcp_notsent_lowat`).
+    pub notsent_low_water: Option<u32>,
     /// Overrides what the path oracle would find.
     pub path: Option<Path>,
 }
@@ -31,6 +34,7 @@ impl Default for SinkConfig {
             copy_threshold: None,
             max_pinned_bytes: 16 << 20,
             release_timeout: Duration::from_secs(30),
+            notsent_low_water: None,
             path: None,
         }
     }
@@ -69,6 +73,14 @@ impl SinkConfig {
     #[must_use]
     pub const fn release_timeout(mut self, timeout: Duration) -> Self {
         self.release_timeout = timeout;
+        self
+    }
+
+    /// Takes no more than `bytes` into the socket ahead of what the network takes (`TCP_NOTSENT_LOWAT`), so that a slow client holds less
+    /// memory. 128 KiB costs no throughput on most paths. Linux; without effect on `AF_UNIX`.
+    #[must_use]
+    pub const fn notsent_low_water(mut self, bytes: u32) -> Self {
+        self.notsent_low_water = Some(bytes);
         self
     }
 

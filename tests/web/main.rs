@@ -5,9 +5,12 @@ mod app;
 mod client;
 mod connections;
 mod counting;
+mod endings;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod limits;
 mod provenance;
 mod server;
+mod stalled;
 #[path = "../support/mod.rs"]
 mod support;

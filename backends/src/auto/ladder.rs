@@ -59,6 +59,10 @@ const fn notifies(mechanism: Mechanism) -> bool {
     matches!(mechanism, Mechanism::MsgZerocopy | Mechanism::IoUring)
 }
 
+const fn is_borrowed(segment: &Segment<'_>) -> bool {
+    matches!(segment, Segment::Borrowed(_))
+}
+
 impl Ladder {
     pub(super) fn new(config: &SinkConfig, family: Family, route: Route) -> Self {
         let thresholds = match (config.copy_threshold, config.mechanism) {
@@ -178,6 +182,7 @@ impl Ladder {
             run += 1;
             bytes += segment.as_slice().len();
         }
+        run = run.max(self.small_run(queue.segments()));
         let choice = first.map_or(Err(Refusal::Borrowed), |reuse| self.choose(connection, bytes, reuse));
         let mechanism = choice.unwrap_or(Mechanism::Copy);
         if mechanism != self.current {
@@ -194,6 +199,22 @@ impl Ladder {
             }
             (choice, _) => poll_copy(connection, cx, queue, run, choice.err().unwrap_or(Refusal::NotAttached)),
         }
+    }
+
+    /// So many segments at the front are copied whatever the memory is: borrowed ones, and owned ones that are too few bytes. They go
+    /// by one call, such as the head of a response with a small body.
+    fn small_run(&self, segments: &[Segment<'_>]) -> usize {
+        let least = match self.situation.forced {
+            Some(Mechanism::Copy) => usize::MAX,
+            _ => self.situation.thresholds.least(),
+        };
+        segments
+            .chunk_by(|a, b| is_borrowed(a) == is_borrowed(b))
+            .take_while(|run| {
+                is_borrowed(&run[0]) || run.iter().map(|segment| segment.as_slice().len()).sum::<usize>() < least
+            })
+            .map(<[_]>::len)
+            .sum()
     }
 
     /// The mechanism for a send of `bytes` owned bytes whose memory is reused this way, or why it is copied.

@@ -34,6 +34,9 @@ impl WatchedSocket {
             }
         };
         let family = sys::socket::connected_stream(handle.as_fd())?;
+        if let (Family::Tcp, Some(bytes)) = (family, config.notsent_low_water) {
+            sys::socket::set_notsent_low_water(handle.as_fd(), bytes)?;
+        }
         let socket = current()?.register(handle, family, config.release_timeout, Arc::clone(ledger))?;
         Ok((socket, family))
     }

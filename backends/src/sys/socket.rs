@@ -36,7 +36,7 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize
 
 /// `setsockopt(SO_ZEROCOPY)`. ENOPROTOOPT before Linux 4.14, ENOTSUPP on sockets that do not know it.
 pub(crate) fn set_zerocopy(fd: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(fd, libc::SO_ZEROCOPY, 1)
+    set_option(fd, (libc::SOL_SOCKET, libc::SO_ZEROCOPY), 1)
 }
 
 /// `setsockopt(SO_TIMESTAMPING)`: from now on the error queue tells when the last byte of a send is acknowledged
@@ -47,14 +47,19 @@ pub(crate) fn request_acknowledgements(fd: BorrowedFd<'_>) -> io::Result<()> {
         | libc::SOF_TIMESTAMPING_SOFTWARE
         | libc::SOF_TIMESTAMPING_OPT_ID
         | libc::SOF_TIMESTAMPING_OPT_TSONLY;
-    set_option(fd, libc::SO_TIMESTAMPING, flags as libc::c_int)
+    set_option(fd, (libc::SOL_SOCKET, libc::SO_TIMESTAMPING), flags as libc::c_int)
 }
 
-fn set_option(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+/// `setsockopt(TCP_NOTSENT_LOWAT)` (Linux 3.12).
+pub(crate) fn set_notsent_low_water(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_option(fd, (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), bytes)
+}
+
+fn set_option(fd: BorrowedFd<'_>, (level, option): (libc::c_int, libc::c_int), value: libc::c_int) -> io::Result<()> {
     let length = size_of_val(&value) as libc::socklen_t;
     // SAFETY: the fd is open for the call, and pointer and length describe `value`.
-    let result =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const value).cast(), length) };
+    let result = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const value).cast(), length) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -1,0 +1,216 @@
+//! The knobs of `serve`, and listeners in trouble.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{Router, routing::get};
+use tokio::net::TcpListener;
+use zerosink::{
+    IntoSink, SinkConfig,
+    axum::ZeroCopyListenerExt as _,
+    hyper::{Accept, ZeroCopyListener},
+};
+
+use crate::{
+    app::Order,
+    client::Client,
+    harness::{self, STEP, within},
+    server::router,
+    support::poisoned_ring,
+};
+
+const LIMIT: Duration = Duration::from_millis(200);
+
+/// What a server says to `opening` before it closes the connection.
+fn said(address: SocketAddr, opening: &'static [u8]) -> Vec<u8> {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(STEP)).unwrap();
+    socket.write_all(opening).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_has_so_long_for_the_head_of_its_request() {
+    let slow = || async {
+        // Time is the subject: a handler may take longer than the client's head.
+        tokio::time::sleep(3 * LIMIT).await;
+        "slow"
+    };
+    let app = Router::new().route("/", get(slow));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = zerosink::serve(listener, app).header_read_timeout(LIMIT);
+    let server = tokio::spawn(server.into_future());
+    let openings: [&[u8]; 5] =
+        [b"", b"P", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r", b"GET / HT", b"GET / HTTP/1.1\r\nhost: test\r\n"];
+    for opening in openings {
+        let start = Instant::now();
+        within("to be closed", tokio::task::spawn_blocking(move || said(address, opening))).await.unwrap();
+        assert!(start.elapsed() >= LIMIT / 2, "{:?} after {:?}", String::from_utf8_lossy(opening), start.elapsed());
+    }
+    // A request that is shorter than the preface of HTTP/2 is over, and nothing limits the handler.
+    let answer = tokio::task::spawn_blocking(move || said(address, b"GET / HTTP/1.0\r\n\r\n"));
+    let answer = within("the answer", answer).await.unwrap();
+    assert!(answer.ends_with(b"slow"), "{}", String::from_utf8_lossy(&answer));
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_more_connections_than_permitted_are_served_at_a_time() {
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let high = Arc::clone(&most);
+    let handler = move || {
+        let (now, high) = (Arc::clone(&now), Arc::clone(&high));
+        async move {
+            high.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            now.fetch_sub(1, SeqCst);
+            "done"
+        }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = zerosink::serve(listener, Router::new().route("/", get(handler))).max_connections(2);
+    let server = tokio::spawn(server.into_future());
+    let clients: Vec<_> =
+        (0..8).map(|_| tokio::task::spawn_blocking(move || Client::connect(address).get("/").body)).collect();
+    for client in clients {
+        assert_eq!(within("a client", client).await.unwrap(), b"done");
+    }
+    assert_eq!(most.load(SeqCst), 2);
+    server.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_half_close_a_client_may_say_no_more_and_still_be_answered() {
+    for half_close in [true, false] {
+        let (begun, wait_begun) = tokio::sync::mpsc::unbounded_channel::<()>();
+        let handler = move || {
+            let begun = begun.clone();
+            async move {
+                begun.send(()).ok();
+                // Long enough for the end of file to be seen meanwhile.
+                tokio::time::sleep(LIMIT).await;
+                "answered"
+            }
+        };
+        let mut wait_begun = wait_begun;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = zerosink::serve(listener, Router::new().route("/", get(handler))).half_close(half_close);
+        let server = tokio::spawn(server.into_future());
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(STEP)).unwrap();
+        socket.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        within("the handler", wait_begun.recv()).await.unwrap();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).map(|_| answer).unwrap_or_default()
+        });
+        let answer = within("the answer", answer).await.unwrap();
+        assert_eq!(answer.ends_with("answered"), half_close, "{answer}");
+        server.abort();
+    }
+}
+
+/// Fails as it is told, then accepts.
+struct InTrouble {
+    listener: TcpListener,
+    errors: VecDeque<i32>,
+    sinks_fail: usize,
+}
+
+/// A connection of which no sink can be made, or one can.
+enum Troubled {
+    Bad,
+    Good(tokio::net::TcpStream),
+}
+
+enum ByTrouble {}
+
+impl IntoSink<ByTrouble> for Troubled {
+    type Sink = zerosink::AutoSink;
+
+    async fn into_sink(self, config: SinkConfig) -> io::Result<zerosink::AutoSink> {
+        match self {
+            Self::Bad => Err(io::ErrorKind::Unsupported.into()),
+            Self::Good(socket) => socket.into_sink(config).await,
+        }
+    }
+}
+
+impl Accept for InTrouble {
+    type Socket = Troubled;
+    type Address = SocketAddr;
+
+    async fn accept(&mut self) -> io::Result<(Troubled, SocketAddr)> {
+        if let Some(errno) = self.errors.pop_front() {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let (socket, peer) = self.listener.accept().await?;
+        if self.sinks_fail > 0 {
+            self.sinks_fail -= 1;
+            return Ok((Troubled::Bad, peer));
+        }
+        Ok((Troubled::Good(socket), peer))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+async fn in_trouble() -> (InTrouble, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    const EMFILE: i32 = 24;
+    const ECONNABORTED: i32 = 103;
+    let errors = VecDeque::from([ECONNABORTED, EMFILE, EMFILE, ECONNABORTED]);
+    (InTrouble { listener, errors, sinks_fail: 2 }, address)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neither_accept_errors_nor_sinks_that_cannot_be_made_end_a_server() {
+    for by_axum in [true, false] {
+        let (listener, address) = in_trouble().await;
+        let app = router(poisoned_ring(1 << 20));
+        let server = tokio::spawn(async move {
+            if by_axum {
+                axum::serve(listener.zero_copy(SinkConfig::new()), app).await
+            } else {
+                zerosink::serve(listener, app).await
+            }
+        });
+        let client = tokio::task::spawn_blocking(move || {
+            let order = Order::of(10_000);
+            for _ in 0..2 {
+                assert_eq!(said(address, b""), b"", "no sink can be made of this one");
+            }
+            order.check(&Client::connect(address).get(&order.path()).body);
+        });
+        within("the client", client).await.unwrap();
+        server.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_listener_without_descriptors_pauses() {
+    let (trouble, address) = in_trouble().await;
+    let mut listener = ZeroCopyListener::new(trouble, SinkConfig::new());
+    let clients = std::thread::spawn(move || (0..3).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>());
+    let start = Instant::now();
+    let (_stream, _peer) = within("the listener", listener.accept()).await;
+    assert!(start.elapsed() >= Duration::from_millis(30), "10 and 20 ms: {:?}", start.elapsed());
+    drop(harness::bounded("the clients", move || clients.join().unwrap()));
+}
