@@ -71,7 +71,7 @@ impl BodyRing {
 
     /// Bodies with another budget.
     #[must_use]
-    pub fn budget(mut self, budget: Budget) -> Self {
+    pub fn with_budget(mut self, budget: Budget) -> Self {
         self.budget = budget;
         self.checked()
     }
@@ -80,6 +80,12 @@ impl BodyRing {
     #[must_use]
     pub const fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// How much of it one body may hold.
+    #[must_use]
+    pub const fn budget(&self) -> Budget {
+        self.budget
     }
 
     fn checked(self) -> Self {

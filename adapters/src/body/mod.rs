@@ -180,7 +180,7 @@ impl RingBody {
         let piece = piece?;
         if let Some(left) = self.left {
             let length = piece.len() as u64;
-            self.left = Some(left.checked_sub(length).ok_or(BodyError::TooLong { more: length - left })?);
+            self.left = Some(left.checked_sub(length).ok_or_else(|| BodyError::TooLong { more: length - left })?);
         }
         Ok(piece)
     }

@@ -88,7 +88,7 @@ impl<S> Layer<S> for ZeroCopyLayer {
     type Service = ZeroCopy<S>;
 
     fn layer(&self, inner: S) -> ZeroCopy<S> {
-        let ring = self.ring.clone().map(|ring| BodyRing::new(ring).budget(self.budget));
+        let ring = self.ring.clone().map(|ring| BodyRing::new(ring).with_budget(self.budget));
         ZeroCopy { inner, ring, threshold: self.threshold }
     }
 }
