@@ -42,7 +42,7 @@ impl Body for Told {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 
@@ -152,11 +152,7 @@ where
     S: tower::Service<Request<()>>,
     S::Error: std::fmt::Debug,
 {
-    within(std::future::poll_fn(|_| match service.poll_ready() {
-        Poll::Ready(ready) => Poll::Ready(ready.unwrap()),
-        Poll::Pending => Poll::Pending,
-    }))
-    .await;
+    within(std::future::poll_fn(|_| service.poll_ready())).await.unwrap();
 }
 
 #[tokio::test]
