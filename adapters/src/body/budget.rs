@@ -98,7 +98,7 @@ impl BodyRing {
 
     /// A handle for one body.
     pub(super) fn lend(&self) -> Ring {
-        self.ring.clone()
+        self.ring.limited(self.budget.leases)
     }
 
     /// The size of the next piece if `left` bytes are to come.

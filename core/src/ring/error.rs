@@ -64,6 +64,11 @@ pub enum RingError {
         /// What is free, perhaps not in one piece.
         free: usize,
     },
+    /// As many grants and leases are out through this handle as it may have.
+    Limited {
+        /// How many it may have.
+        leases: usize,
+    },
     /// More bytes were said to be filled than were written in this grant.
     NotWritten {
         /// What was said, in bytes.
@@ -113,6 +118,10 @@ impl fmt::Display for RingError {
                 f,
                 "no piece of {asked} bytes is free now ({free} bytes are, in all); wait with reserve, or send by copy"
             ),
+            Self::Limited { leases } => write!(
+                f,
+                "all {leases} leases that this handle may have are out; wait with reserve, or raise the limit"
+            ),
             Self::NotWritten { asked, written } => write!(
                 f,
                 "{asked} bytes were said to be filled but {written} were written in this grant; count what was written"
@@ -133,7 +142,7 @@ impl Error for RingError {
 impl From<RingError> for io::Error {
     fn from(error: RingError) -> Self {
         let kind = match error {
-            RingError::Full { .. } => io::ErrorKind::WouldBlock,
+            RingError::Full { .. } | RingError::Limited { .. } => io::ErrorKind::WouldBlock,
             RingError::Memory(_) => io::ErrorKind::OutOfMemory,
             RingError::CannotKeep { .. } => io::ErrorKind::Unsupported,
             _ => io::ErrorKind::InvalidInput,

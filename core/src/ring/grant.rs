@@ -5,7 +5,7 @@ use std::{fmt, mem::MaybeUninit, ops::Range, ptr::NonNull, sync::Arc};
 
 use bytes::{BufMut, Bytes, buf::UninitSlice};
 
-use super::{RingError, cell::Piece, reuse::Returned, shared::Shared};
+use super::{RingError, cell::Piece, limit::Permit, reuse::Returned, shared::Shared};
 use crate::memory::Reuse;
 
 /// A segment in use: what a grant and a lease are made of. Dropping it gives the segment back.
@@ -15,6 +15,8 @@ struct Held {
     start: u32,
     committed: bool,
     piece: Piece,
+    /// Goes last, when the segment is back.
+    _permit: Option<Permit>,
 }
 
 impl AsRef<[u8]> for Held {
@@ -68,7 +70,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    pub(super) fn new(shared: Arc<Shared>, (node, start): (u32, u32), limit: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, (node, start): (u32, u32), limit: usize, permit: Option<Permit>) -> Self {
         let range = shared.range(start, shared.bytes(shared.granules(limit)));
         // SAFETY: the segment lies within the ring's capacity, which the memory has (checked when the ring was built).
         let ptr: NonNull<u8> = unsafe { shared.memory().as_ptr().add(range.start) };
@@ -76,7 +78,7 @@ impl Grant {
         // to this call alone, and takes it back only when `Held` is dropped, with the piece. `Memory` promises that nobody
         // outside writes.
         let piece = unsafe { Piece::new(ptr, range.len()) };
-        Self { held: Held { shared, node, start, committed: false, piece }, limit }
+        Self { held: Held { shared, node, start, committed: false, piece, _permit: permit }, limit }
     }
 
     /// The bytes filled so far: what a commit would send.

@@ -19,6 +19,7 @@ mod cell;
 mod error;
 mod grant;
 mod index;
+mod limit;
 mod reserve;
 mod reuse;
 mod shared;
@@ -38,11 +39,13 @@ pub use reserve::Reserve;
 pub use stats::RingStats;
 
 use crate::memory::{MemoryFacts, Reuse};
+use limit::Limit;
 
 /// A handle to a ring. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Ring {
     shared: Arc<Shared>,
+    limit: Option<Arc<Limit>>,
 }
 
 impl Ring {
@@ -52,7 +55,26 @@ impl Ring {
     }
 
     const fn from_shared(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, limit: None }
+    }
+
+    /// A handle to the same ring that has at most `leases` grants and leases out at once, at least 1. Its clones share that.
+    ///
+    /// A grant counts from its reservation, and a lease until it *returns to the ring*: until the last clone is gone,
+    /// those that connections have in custody among them. So it bounds how much of the ring one client can hold, however it stalls.
+    /// Through such a handle [`reserve`](Self::reserve) first waits for those who asked this handle before it, and then for space, in
+    /// the ring's order. Whoever holds all `leases` and waits for one more waits for himself.
+    ///
+    /// Of a limited handle this makes another one with a limit of its own.
+    #[must_use]
+    pub fn limited(&self, leases: usize) -> Self {
+        Self { limit: Some(Limit::new(leases)), ..self.clone() }
+    }
+
+    /// How many grants and leases this handle may have out at once; `None` if that is not limited.
+    #[must_use]
+    pub fn limit(&self) -> Option<usize> {
+        self.limit.as_ref().map(|limit| limit.leases())
     }
 
     /// Waits for a contiguous piece of `bytes` bytes.
@@ -64,17 +86,22 @@ impl Ring {
     ///
     /// [`RingError::ZeroReserve`], or [`RingError::TooLong`] if there can never be such a piece.
     pub fn reserve(&self, bytes: usize) -> Reserve {
-        Reserve::new(self.shared.clone(), bytes)
+        Reserve::new(self.clone(), bytes)
     }
 
     /// A contiguous piece of `bytes` bytes, now or not at all.
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve), and [`RingError::Full`] if there is no such piece now or others wait already.
+    /// As [`reserve`](Self::reserve), and [`RingError::Full`] if there is no such piece now or others wait already, or
+    /// [`RingError::Limited`] if this handle has all out that it [may](Self::limited).
     pub fn try_reserve(&self, bytes: usize) -> Result<Grant, RingError> {
+        let permit = match &self.limit {
+            None => None,
+            Some(limit) => Some(limit.permit().ok_or_else(|| RingError::Limited { leases: limit.leases() })?),
+        };
         let taken = self.shared.try_take(bytes)?;
-        Ok(Grant::new(self.shared.clone(), taken, bytes))
+        Ok(Grant::new(self.shared.clone(), taken, bytes, permit))
     }
 
     /// All bytes of the ring.

@@ -5,26 +5,42 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use super::{Grant, RingError, shared::Shared};
+use super::{
+    Grant, Ring, RingError,
+    limit::{Permit, Turn},
+};
 
 /// The future of [`Ring::reserve`](super::Ring::reserve).
 ///
-/// It queues when it is first polled. Dropping it leaves the queue; space that it was given but has not taken goes to
-/// whoever waits next.
+/// It queues when it is first polled: for its handle's [limit](Ring::limited), if there is one, and then for space. Dropping it
+/// leaves the queue; what it was given but has not taken goes to whoever waits next.
 #[must_use = "futures do nothing unless polled"]
 pub struct Reserve {
-    shared: Option<Arc<Shared>>,
+    ring: Option<Ring>,
     bytes: usize,
     ticket: Option<u64>,
+    turn: Option<Turn>,
+    permit: Option<Permit>,
 }
 
 impl Reserve {
-    pub(super) const fn new(shared: Arc<Shared>, bytes: usize) -> Self {
-        Self { shared: Some(shared), bytes, ticket: None }
+    pub(super) const fn new(ring: Ring, bytes: usize) -> Self {
+        Self { ring: Some(ring), bytes, ticket: None, turn: None, permit: None }
+    }
+
+    /// Ready with the permit, or with nothing where none is needed.
+    #[cold]
+    fn poll_permit(&mut self, cx: &Context<'_>) -> Poll<Result<(), RingError>> {
+        let Some(Ring { shared, limit: Some(limit) }) = &self.ring else { return Poll::Ready(Ok(())) };
+        // What can never be does not wait for anybody.
+        shared.check(self.bytes)?;
+        let turn = self.turn.get_or_insert_with(|| Turn::new(limit.clone()));
+        self.permit = Some(ready!(turn.poll(cx)));
+        self.turn = None;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -36,7 +52,15 @@ impl Future for Reserve {
     /// If polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let shared = this.shared.as_ref().expect("polled after it was ready");
+        let ring = this.ring.as_ref().expect("polled after it was ready");
+        if ring.limit.is_some()
+            && this.permit.is_none()
+            && let Err(error) = ready!(this.poll_permit(cx))
+        {
+            this.ring = None;
+            return Poll::Ready(Err(error));
+        }
+        let shared = &this.ring.as_ref().expect("was there just now").shared;
         let outcome = match this.ticket {
             None => match shared.take_or_join(this.bytes, cx.waker()) {
                 Ok(Ok(taken)) => Ok(taken),
@@ -52,15 +76,17 @@ impl Future for Reserve {
             },
         };
         this.ticket = None;
-        let shared = mem::take(&mut this.shared).expect("was there just now");
-        Poll::Ready(outcome.map(|taken| Grant::new(shared, taken, this.bytes)))
+        let Ring { shared, .. } = mem::take(&mut this.ring).expect("was there just now");
+        let permit = this.permit.take();
+        Poll::Ready(outcome.map(|taken| Grant::new(shared, taken, this.bytes, permit)))
     }
 }
 
 impl Drop for Reserve {
     fn drop(&mut self) {
-        if let (Some(shared), Some(ticket)) = (&self.shared, self.ticket) {
-            shared.leave(ticket);
+        // Space first, so that whoever gets the permit, which is dropped after this, finds it.
+        if let (Some(ring), Some(ticket)) = (&self.ring, self.ticket) {
+            ring.shared.leave(ticket);
         }
     }
 }

@@ -133,7 +133,7 @@ impl Shared {
         ((granules as usize) << self.shift).min(self.capacity)
     }
 
-    fn check(&self, bytes: usize) -> Result<u32, RingError> {
+    pub(super) fn check(&self, bytes: usize) -> Result<u32, RingError> {
         if bytes == 0 {
             Err(RingError::ZeroReserve)
         } else if bytes > self.capacity {
