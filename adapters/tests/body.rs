@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    collections::VecDeque,
     io,
     pin::pin,
     sync::atomic::Ordering,
@@ -206,6 +207,74 @@ async fn a_writer_in_another_task_keeps_the_body_open_and_learns_that_it_is_gone
     assert_eq!(frame(&mut body).await.unwrap().unwrap(), "again");
     drop(body);
     assert!(matches!(within(told).await.unwrap(), Err(BodyError::Gone)));
+}
+
+/// However a client stalls, its body has no more of the ring than its budget: frames that nobody gives back are how a connection's
+/// custody looks from here.
+#[tokio::test]
+async fn a_budget_bounds_what_a_body_holds() {
+    const CHUNK: usize = 4096;
+    for (leases, held) in [(1, 1), (2, 2), (5, 5), (100, 10)] {
+        let ring = ring(1 << 20);
+        let bodies = BodyRing::new(ring.clone()).with_budget(Budget::new().leases(leases).chunk(CHUNK));
+        let mut read = RingBody::reader(&bodies, io::Cursor::new(pattern(10 * CHUNK))).exactly(10 * CHUNK as u64);
+        let mut produced = RingBody::produce(&bodies, |writer| async move {
+            for _ in 0..10 {
+                let mut grant = writer.reserve(CHUNK).await?;
+                grant.put_bytes(7, CHUNK);
+                writer.send(grant.commit()).await?;
+            }
+            Ok::<_, BodyError>(())
+        });
+        for body in [&mut read, &mut produced] {
+            let mut frames = VecDeque::new();
+            while let Poll::Ready(Some(piece)) = poll(body) {
+                frames.push_back(piece.unwrap());
+            }
+            // What a producer has sent and nobody has taken counts too.
+            assert_eq!((frames.len(), ring.stats().leased), (held, held * CHUNK), "budget {leases}");
+            assert_eq!(ring.stats().granted, 0);
+            let mut rest = 10 - held;
+            while rest > 0 {
+                drop(frames.pop_front());
+                frames.push_back(frame(body).await.unwrap().unwrap());
+                rest -= 1;
+                assert!(ring.stats().leased <= held * CHUNK);
+            }
+            assert!(frame(body).await.is_none());
+            drop(frames);
+            assert_eq!(ring.stats().leased, 0);
+        }
+        assert!(ring.stats().high_water <= held * CHUNK, "{:?}", ring.stats());
+    }
+}
+
+#[tokio::test]
+async fn bodies_do_not_share_a_budget() {
+    let ring = ring(1 << 20);
+    let bodies = BodyRing::new(ring.clone()).with_budget(Budget::new().leases(1).chunk(4096));
+    let mut one = RingBody::reader(&bodies, io::Cursor::new(pattern(8192)));
+    let mut other = RingBody::reader(&bodies, io::Cursor::new(pattern(8192)));
+    let held = frame(&mut one).await.unwrap().unwrap();
+    assert!(poll(&mut one).is_pending());
+    assert_eq!(frame(&mut other).await.unwrap().unwrap().len(), 4096);
+    drop(held);
+}
+
+#[test]
+fn a_budget_says_how_many_stalled_clients_a_ring_bears() {
+    let budget = Budget::new().leases(2).chunk(64 << 10);
+    assert_eq!((budget.bytes(), budget), (128 << 10, Budget::default()));
+    // ring > stalled × (budget + cap), and not for one more.
+    for (ring, cap) in
+        [(1 << 20, 0), (1 << 20, 128 << 10), (10 << 20, 1 << 20), (1000, 0), (128 << 10, 0), ((128 << 10) + 1, 0)]
+    {
+        let stalled = budget.stalled(ring, cap);
+        assert!(ring > stalled * (budget.bytes() + cap));
+        assert!(ring <= (stalled + 1) * (budget.bytes() + cap));
+    }
+    assert_eq!(Budget::new().leases(0).chunk(0).bytes(), 1);
+    assert_eq!(Budget::new().leases(usize::MAX).stalled(usize::MAX, usize::MAX), 0);
 }
 
 #[tokio::test]
