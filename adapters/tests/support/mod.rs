@@ -4,7 +4,7 @@
 
 use std::{
     future::Future,
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -15,8 +15,10 @@ use std::{
 };
 
 use bytes::{BufMut as _, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use zerosink_core::{Ring, owner_of};
+use tokio::io::{AsyncRead, ReadBuf};
+use zerosink_core::{
+    Mechanism, Path, ReleaseError, Ring, Segment, SendError, SendQueue, SinkStats, ZeroCopySink, sink::Position,
+};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
@@ -39,69 +41,93 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at ^ at >> 8 ^ at >> 16) as u8).collect()
 }
 
-/// What was written to an [`Asking`] stream, and how much of it had an owner.
+/// What was accepted by a [`Probe`], in bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Written {
-    pub(crate) owned: AtomicUsize,
-    pub(crate) other: AtomicUsize,
+pub(crate) struct Accepted {
+    owned: AtomicUsize,
+    borrowed: AtomicUsize,
 }
 
-impl Written {
+impl Accepted {
+    /// With an owner, to be taken into custody.
     pub(crate) fn owned(&self) -> usize {
         self.owned.load(Ordering::SeqCst)
     }
+
+    /// Without.
+    pub(crate) fn borrowed(&self) -> usize {
+        self.borrowed.load(Ordering::SeqCst)
+    }
 }
 
-/// A stream that asks for the owner of what it is given, as a zero-copy stream does.
+/// A sink that counts what it passes on.
 #[derive(Debug)]
-pub(crate) struct Asking<T> {
-    stream: T,
-    written: Arc<Written>,
+pub(crate) struct Probe<S> {
+    sink: S,
+    accepted: Arc<Accepted>,
 }
 
-impl<T> Asking<T> {
-    pub(crate) fn new(stream: T) -> (Self, Arc<Written>) {
-        let written = Arc::default();
-        (Self { stream, written: Arc::clone(&written) }, written)
+impl<S> Probe<S> {
+    pub(crate) fn new(sink: S, accepted: Arc<Accepted>) -> Self {
+        Self { sink, accepted }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Asking<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Asking<T> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
+impl<S: ZeroCopySink + Unpin> ZeroCopySink for Probe<S> {
+    fn poll_send(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let slice = slices.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
-        let owner = owner_of(slice);
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, slice);
-        if let Poll::Ready(Ok(n)) = outcome {
-            let count = if owner.is_some() { &self.written.owned } else { &self.written.other };
-            count.fetch_add(n, Ordering::SeqCst);
+        queue: &mut SendQueue<'_>,
+    ) -> Poll<Result<usize, SendError>> {
+        let offered: Vec<_> = queue
+            .segments()
+            .iter()
+            .map(|segment| (matches!(segment, Segment::Owned(_)), segment.as_slice().len()))
+            .collect();
+        let outcome = Pin::new(&mut self.sink).poll_send(cx, queue);
+        if let Poll::Ready(Ok(mut left)) = outcome {
+            for (owned, length) in offered {
+                let length = length.min(left);
+                left -= length;
+                let count = if owned { &self.accepted.owned } else { &self.accepted.borrowed };
+                count.fetch_add(length, Ordering::SeqCst);
+            }
         }
         outcome
     }
 
-    fn is_write_vectored(&self) -> bool {
-        true
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        Pin::new(&mut self.sink).poll_flush(cx)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn position(&self) -> Position {
+        self.sink.position()
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    fn poll_released(mut self: Pin<&mut Self>, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
+        Pin::new(&mut self.sink).poll_released(cx, upto)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        Pin::new(&mut self.sink).poll_close(cx)
+    }
+
+    fn mechanism(&self) -> Mechanism {
+        self.sink.mechanism()
+    }
+
+    fn path(&self) -> Path {
+        self.sink.path()
+    }
+
+    fn stats(&self) -> SinkStats {
+        self.sink.stats()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Probe<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.sink).poll_read(cx, buffer)
     }
 }
 
