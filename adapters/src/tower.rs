@@ -1,4 +1,28 @@
 //! Sinks behind tower's `Service`, so that time-outs, limits and retries apply to making them.
+//!
+//! [`MakeSink`] is a layer's inner service like any other. A socket cannot be had twice, though, so to try again means to connect
+//! again: put the retry around both.
+//!
+//! ```
+//! use std::{net::SocketAddr, time::Duration};
+//!
+//! use tokio::net::TcpStream;
+//! use tower::{Service, ServiceBuilder, ServiceExt as _, service_fn};
+//! use zerosink_adapters::tower::MakeSink;
+//! use zerosink_core::SinkConfig;
+//! # async fn connect(address: SocketAddr) -> Result<(), tower::BoxError> {
+//!
+//! let make = MakeSink::<zerosink_backends::By>::new(SinkConfig::new());
+//! let mut connect = ServiceBuilder::new()
+//!     .concurrency_limit(16)
+//!     .timeout(Duration::from_secs(5))
+//!     // .retry(policy): the request is an address, which can be cloned
+//!     .service(service_fn(TcpStream::connect::<SocketAddr>).and_then(move |socket| make.clone().oneshot(socket)));
+//! let sink = connect.ready().await?.call(address).await?;
+//! # drop(sink);
+//! # Ok(())
+//! # }
+//! ```
 
 use std::{
     future::Future,
