@@ -2,14 +2,16 @@
 
 use std::thread;
 
-use crate::conformance::{
-    Subject, clock,
-    peer::Peer,
-    report::{Rule, Step, Stop, chain, ensure},
-    stage::{MUCH, SMALL, Stage},
-    stream,
+use crate::{
+    Mechanism, SendQueue,
+    conformance::{
+        Subject, clock,
+        peer::Peer,
+        report::{Rule, Step, Stop, chain, ensure},
+        stage::{MUCH, SMALL, Stage},
+        stream,
+    },
 };
-use crate::{Mechanism, SendQueue};
 
 /// Whole pieces in memory that the mechanism can send: all of them go by it, says the sink, and so says the witness.
 pub(in crate::conformance) fn the_mechanism_carries_the_bytes(subject: &dyn Subject) -> Step<String> {

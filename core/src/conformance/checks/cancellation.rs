@@ -7,15 +7,17 @@ use std::{
     time::Duration,
 };
 
-use crate::conformance::{
-    Subject,
-    clock::{limited, within},
-    line::Line,
-    peer::Peer,
-    report::{Rule, Step, Stop, ensure},
-    stage::{MUCH, SMALL, Stage},
+use crate::{
+    SendError, SendQueue, ZeroCopySinkExt as _,
+    conformance::{
+        Subject,
+        clock::{limited, within},
+        line::Line,
+        peer::Peer,
+        report::{Rule, Step, Stop, ensure},
+        stage::{MUCH, SMALL, Stage},
+    },
 };
-use crate::{SendError, SendQueue, ZeroCopySinkExt as _};
 
 /// Futures are dropped after 0, 1, ... so many polls.
 const MOST_POLLS: usize = 4;

@@ -1,14 +1,16 @@
 //! Sinks and runtimes that end with memory in flight.
 
-use crate::SendQueue;
-use crate::conformance::{
-    Subject,
-    clock::limited,
-    lender::Lender,
-    peer::Peer,
-    report::{Step, Stop, ensure},
-    stage::{MUCH, SILENCE, SILENT_POLLS, SMALL, Stage},
-    stream::POISON,
+use crate::{
+    SendQueue,
+    conformance::{
+        Subject,
+        clock::limited,
+        lender::Lender,
+        peer::Peer,
+        report::{Step, Stop, ensure},
+        stage::{MUCH, SILENCE, SILENT_POLLS, SMALL, Stage},
+        stream::POISON,
+    },
 };
 
 /// Takes as much of the ring as is free now, and writes over it.

@@ -2,14 +2,16 @@
 
 use std::{io::Read, thread, time::Duration};
 
-use crate::SendQueue;
-use crate::conformance::{
-    Subject,
-    clock::until,
-    peer::{Peer, Reader},
-    report::{Rule, Step, Stop, ensure},
-    stage::{PIECE, Stage},
-    stream::Received,
+use crate::{
+    SendQueue,
+    conformance::{
+        Subject,
+        clock::until,
+        peer::{Peer, Reader},
+        report::{Rule, Step, Stop, ensure},
+        stage::{PIECE, Stage},
+        stream::Received,
+    },
 };
 
 /// Pieces of a ring that is much smaller than the stream.

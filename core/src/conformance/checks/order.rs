@@ -4,14 +4,16 @@ use std::{future::poll_fn, task::Poll};
 
 use bytes::Bytes;
 
-use crate::SendQueue;
-use crate::conformance::{
-    Subject,
-    clock::within,
-    peer::Peer,
-    report::{Rule, Step, Stop, ensure},
-    stage::{MUCH, PIECE, SMALL, Stage},
-    stream::{self, POISON},
+use crate::{
+    SendQueue,
+    conformance::{
+        Subject,
+        clock::within,
+        peer::Peer,
+        report::{Rule, Step, Stop, ensure},
+        stage::{MUCH, PIECE, SMALL, Stage},
+        stream::{self, POISON},
+    },
 };
 
 /// Many queues of several segments, of even and odd lengths, through small socket buffers that are full again and again.

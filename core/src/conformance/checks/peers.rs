@@ -7,15 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::SendQueue;
-use crate::conformance::{
-    Subject,
-    clock::{until, within},
-    lender::Lender,
-    line::Line,
-    peer::Peer,
-    report::{Rule, Step, Stop, ensure},
-    stage::{MUCH, SILENCE, SILENT_POLLS, SMALL, Stage},
+use crate::{
+    SendQueue,
+    conformance::{
+        Subject,
+        clock::{until, within},
+        lender::Lender,
+        line::Line,
+        peer::Peer,
+        report::{Rule, Step, Stop, ensure},
+        stage::{MUCH, SILENCE, SILENT_POLLS, SMALL, Stage},
+    },
 };
 
 /// Everything is back, or what is not is in quarantine and counted: here, or by the ring.

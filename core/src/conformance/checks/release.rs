@@ -9,15 +9,18 @@ use std::{
     time::Duration,
 };
 
-use crate::conformance::{
-    Held, Subject,
-    clock::{limited, until},
-    lender::Lender,
-    peer::Peer,
-    report::{Step, Stop, ensure},
-    stage::{MUCH, SMALL, Stage},
+use crate::{
+    SendQueue,
+    conformance::{
+        Held, Subject,
+        clock::{limited, until},
+        lender::Lender,
+        peer::Peer,
+        report::{Step, Stop, ensure},
+        stage::{MUCH, SMALL, Stage},
+    },
+    policy::Family,
 };
-use crate::{SendQueue, policy::Family};
 
 /// The peer has read everything: whoever waits for release is woken, and all memory is back.
 pub(in crate::conformance) fn memory_comes_back_once_the_peer_has_read(subject: &dyn Subject) -> Step<String> {
