@@ -25,11 +25,13 @@ enum Does {
     FailAfter(usize),
 }
 
+/// Each offer: per segment its bytes and whether it came with custody.
+type Offers = Vec<Vec<(usize, bool)>>;
+
 #[derive(Default)]
 struct Scripted {
     script: VecDeque<Does>,
-    /// Each offer: per segment its bytes and whether it came with custody.
-    offers: Arc<Mutex<Vec<Vec<(usize, bool)>>>>,
+    offers: Arc<Mutex<Offers>>,
 }
 
 impl Scripted {

@@ -177,7 +177,7 @@ impl Custody {
         // The driver may have seen the release before this thread came back from the call.
         if let Some(entry) = self.entries.get_mut(index) {
             let end = entry.start + bytes as u64;
-            let unsent = entry.end - end;
+            let unsent = entry.end.saturating_sub(end);
             entry.end = end;
             entry.settled = true;
             if !entry.released {
