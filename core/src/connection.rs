@@ -270,7 +270,13 @@ impl Connection {
         if slot.load(Relaxed) != code {
             slot.store(code, Relaxed);
             match refusal {
-                Some(reason @ (Refusal::CopiedOnDelivery | Refusal::NoBuffers)) => {
+                Some(
+                    reason @ (Refusal::CopiedOnDelivery
+                    | Refusal::NoBuffers
+                    | Refusal::NoDescriptors
+                    | Refusal::Forbidden
+                    | Refusal::NotInKernel),
+                ) => {
                     tracing::info!(%mechanism, %reason, "mechanism stepped down");
                 }
                 Some(reason) => tracing::debug!(%mechanism, %reason, "mechanism refused"),

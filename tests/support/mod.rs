@@ -2,6 +2,7 @@
 #![allow(clippy::allow_attributes, reason = "which helpers are used differs from test to test")]
 #![allow(dead_code, reason = "which helpers are used differs from test to test")]
 
+pub(crate) mod events;
 #[cfg(zerosink_linux)]
 pub(crate) mod mapped;
 pub(crate) mod pattern;
