@@ -4,6 +4,7 @@
 mod app;
 mod client;
 mod connections;
+mod copied;
 mod counting;
 mod endings;
 #[path = "../harness/mod.rs"]
@@ -12,5 +13,6 @@ mod limits;
 mod provenance;
 mod server;
 mod stalled;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;

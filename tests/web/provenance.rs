@@ -147,29 +147,3 @@ async fn http_2_copies_no_more_than_256_bytes_of_each_frame() {
         }
     }
 }
-
-/// hyper's switches that make it copy: correct, and nothing is zero-copy.
-#[tokio::test]
-async fn flattened_and_gathered_writes_are_copied_and_intact() {
-    for (what, http) in [("writev", 0), ("pipeline_flush", 1)] {
-        let ring = poisoned_ring(8 << 20);
-        let listener = CountingListener::bind().await;
-        let (address, counts) = (listener.address(), Arc::clone(&listener.counts));
-        let service = tower::service_fn(move |request| crate::app::respond(ring.clone(), request));
-        let server = zerosink::serve(listener, service).http(move |h| {
-            if http == 0 {
-                h.http1().writev(false);
-            } else {
-                h.http1().pipeline_flush(true);
-            }
-        });
-        let server = tokio::spawn(server.into_future());
-        let order = Order::of(1 << 20).in_frames(64 << 10);
-        let client = tokio::task::spawn_blocking(move || Client::connect(address).get(&order.path()));
-        order.check(&within("the client", client).await.unwrap().body);
-        harness::until("the end of the connection", || counts.stats().len() == 1).await;
-        server.abort();
-        assert_eq!((counts.owned(), counts.stray()), (0, 0), "{what}: {counts:?}");
-        assert!(counts.copied() > 1 << 20, "{what}: {counts:?}");
-    }
-}
