@@ -124,6 +124,69 @@ async fn with_half_close_a_client_may_say_no_more_and_still_be_answered() {
     }
 }
 
+/// The most that a client gets without reading: what is in the two sockets and, beyond the low-water mark, nothing.
+#[cfg(zerosink_linux)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_low_water_mark_bounds_what_a_silent_client_holds() {
+    let held = async |config: SinkConfig| {
+        let (near, _far) = harness::connection(None);
+        let mut sink = near.into_sink(config).await.unwrap();
+        let mut queue = zerosink::SendQueue::from(vec![0; 64 << 20]);
+        // The kernel moves what it has meanwhile; that a client is silent shows in nothing else.
+        let offer = zerosink::ZeroCopySinkExt::send_queue(&mut sink, &mut queue);
+        let full = tokio::time::timeout(LIMIT, offer).await;
+        assert!(full.is_err(), "64 MiB fit into a socket");
+        zerosink::ZeroCopySink::position(&sink).accepted
+    };
+    let without = held(SinkConfig::new()).await;
+    let with = held(SinkConfig::new().notsent_low_water(64 << 10)).await;
+    assert!(with < without, "{with} bytes with, {without} without");
+}
+
+/// Counts warnings.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::WARN
+    }
+
+    fn new_span(&self, _span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &tracing::span::Id, _values: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
+
+    fn event(&self, _event: &tracing::Event<'_>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    fn enter(&self, _span: &tracing::span::Id) {}
+
+    fn exit(&self, _span: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn a_ring_that_stalled_clients_could_take_is_warned_of() {
+    for (clients, warned) in [(3, 0), (4, 1)] {
+        let warnings = Warnings::default();
+        let guard = tracing::subscriber::set_default(warnings.clone());
+        let ring = poisoned_ring(1 << 20);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        zerosink::serve(listener, router(ring.clone()))
+            .withstand(clients, &ring, 128 << 10)
+            .sink(SinkConfig::new().max_pinned_bytes(128 << 10))
+            .with_graceful_shutdown(std::future::ready(()))
+            .await
+            .unwrap();
+        drop(guard);
+        assert_eq!(warnings.0.load(SeqCst), warned, "{clients} clients");
+    }
+}
+
 /// Fails as it is told, then accepts.
 struct InTrouble {
     listener: TcpListener,

@@ -10,6 +10,7 @@ mod endings;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod limits;
+mod packets;
 mod provenance;
 mod server;
 mod stalled;

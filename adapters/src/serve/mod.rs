@@ -2,6 +2,7 @@
 
 mod connection;
 mod greeting;
+mod headroom;
 
 use std::{
     error::Error,
@@ -23,9 +24,10 @@ use hyper_util::{
 };
 use tokio::task::{JoinError, JoinSet};
 use tower::Service;
-use zerosink_core::SinkConfig;
+use zerosink_core::{Ring, SinkConfig};
 
 pub use self::connection::Peer;
+use self::headroom::Headroom;
 use crate::listener::{Accept, Duplex, ZeroCopyListener, open};
 
 /// HTTP of both versions, as hyper-util has it: all its knobs.
@@ -57,6 +59,7 @@ where
         sink: SinkConfig::new(),
         header_read_timeout: None,
         max_connections: usize::MAX,
+        headroom: None,
         shutdown: Box::pin(pending()),
         deadline: None,
         by: PhantomData,
@@ -75,6 +78,7 @@ pub struct Serve<L, By, S> {
     sink: SinkConfig,
     header_read_timeout: Option<Duration>,
     max_connections: usize,
+    headroom: Option<Headroom>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
     deadline: Option<Duration>,
     by: PhantomData<fn() -> By>,
@@ -131,6 +135,14 @@ impl<L, By, S> Serve<L, By, S> {
         self
     }
 
+    /// Logs a warning at the start if `clients` that stop reading could take all of `ring`, so that nobody else is served until they are
+    /// cut off. Others go on as long as `ring > clients × (body_bytes + max_pinned_bytes)`, in bytes: what one body holds
+    /// at most, with what waits in hyper's buffer, and [`SinkConfig::max_pinned_bytes`].
+    pub fn withstand(mut self, clients: usize, ring: &Ring, body_bytes: usize) -> Self {
+        self.headroom = Some(Headroom::new(clients, ring, body_bytes));
+        self
+    }
+
     /// Everything else that hyper-util can be told: HTTP/2 windows, frame sizes, streams and keep-alive, among others.
     ///
     /// `writev(false)` and `pipeline_flush(true)` of HTTP/1 make hyper copy bodies into a buffer of its own.
@@ -162,6 +174,9 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     async fn run(self) -> io::Result<()> {
+        if let Some(headroom) = self.headroom {
+            headroom.check(self.sink.max_pinned_bytes);
+        }
         let mut listener = ZeroCopyListener::new(self.listener, self.sink);
         let http = Arc::new(self.http);
         let mut shutdown = pin!(self.shutdown);
