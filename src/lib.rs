@@ -50,6 +50,24 @@ pub mod axum {
     pub use zerosink_adapters::axum::{Stream, Tapped, ZeroCopyListenerExt};
 }
 
+/// HTTP bodies out of rings, and ranges of them.
+#[cfg(any(feature = "hyper", feature = "tower"))]
+pub mod body {
+    pub use zerosink_adapters::{
+        body::*,
+        range::{Representation, Selection},
+    };
+}
+
+/// A layer that gives handlers a ring and lets bodies on heap go without a copy, and a service that makes sinks.
+#[cfg(feature = "tower")]
+pub mod tower {
+    pub use zerosink_adapters::layer::{ResponseFuture, ZeroCopy, ZeroCopyBody, ZeroCopyLayer};
+
+    /// Makes sinks; see [`zerosink_adapters::tower`].
+    pub type MakeSink<By = zerosink_backends::By> = zerosink_adapters::tower::MakeSink<By>;
+}
+
 /// Whether a backend keeps its promises: checks, and a mount of them for backends on this crate's connections.
 #[cfg(feature = "conformance")]
 pub mod conformance {

@@ -209,6 +209,43 @@ async fn a_writer_in_another_task_keeps_the_body_open_and_learns_that_it_is_gone
     assert!(matches!(within(told).await.unwrap(), Err(BodyError::Gone)));
 }
 
+#[tokio::test]
+async fn a_reader_that_blocks_is_read_into_the_ring_elsewhere() {
+    let ring = ring(1 << 20);
+    let here = std::thread::current().id();
+    struct Checked(io::Cursor<Vec<u8>>, std::thread::ThreadId);
+    impl io::Read for Checked {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            assert_ne!(std::thread::current().id(), self.1, "this thread must not block");
+            match self.0.position() {
+                20_000.. => panic!("the reader's own"),
+                9_999.. => Err(io::ErrorKind::NotFound.into()),
+                _ => self.0.read(buffer),
+            }
+        }
+    }
+    let bodies = BodyRing::new(ring.clone()).with_budget(Budget::new().leases(8).chunk(4096));
+    let mut body = RingBody::blocking(&bodies, Checked(io::Cursor::new(pattern(9000)), here)).exactly(9000);
+    let mut received = Vec::new();
+    while let Some(piece) = frame(&mut body).await {
+        let piece = piece.unwrap();
+        assert!(piece.len() <= 4096 && owner_of(&piece).is_some());
+        received.extend_from_slice(&piece);
+    }
+    assert_eq!(received, pattern(9000));
+
+    let mut fails = io::Cursor::new(pattern(30_000));
+    fails.set_position(10_000);
+    let mut body = RingBody::blocking(&bodies, Checked(fails.clone(), here));
+    let error = frame(&mut body).await.unwrap().unwrap_err();
+    assert!(matches!(&error, BodyError::Read(source) if source.kind() == io::ErrorKind::NotFound), "{error}");
+    fails.set_position(20_000);
+    let mut body = RingBody::blocking(&bodies, Checked(fails, here));
+    let error = frame(&mut body).await.unwrap().unwrap_err();
+    assert!(matches!(&error, BodyError::Panicked { message } if message == "the reader's own"), "{error}");
+    assert_eq!((ring.stats().granted, ring.stats().leased), (0, 0));
+}
+
 /// However a client stalls, its body has no more of the ring than its budget: frames that nobody gives back are how a connection's
 /// custody looks from here.
 #[tokio::test]

@@ -10,6 +10,7 @@
 
 #[cfg(feature = "axum")]
 mod axum;
+mod blocking;
 mod budget;
 mod error;
 mod producer;
@@ -20,6 +21,7 @@ use std::{
     collections::VecDeque,
     fmt,
     future::Future,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll},
@@ -105,6 +107,31 @@ impl RingBody {
     /// An error of the reader, or of the ring, is the body's: the response breaks off, so the client sees that it is not whole.
     pub fn reader(ring: impl Into<BodyRing>, reader: impl AsyncRead + Send + 'static) -> Self {
         Self::produced(reader::Reading::new(ring.into(), reader))
+    }
+
+    /// A body of everything that `reader` has to give, read straight into the ring by threads that may block: files.
+    ///
+    /// Each read is a task of tokio's `spawn_blocking`, so the body must be polled within a runtime. A range of a file is
+    /// [`take`](std::io::Read::take) behind a seek. Otherwise as [`reader`](Self::reader).
+    ///
+    /// ```
+    /// use std::{
+    ///     fs::File,
+    ///     io::{self, Read, Seek, SeekFrom},
+    ///     ops::Range,
+    /// };
+    ///
+    /// use zerosink_adapters::body::{BodyRing, RingBody};
+    ///
+    /// fn part(ring: &BodyRing, mut file: File, range: Range<u64>) -> io::Result<RingBody> {
+    ///     file.seek(SeekFrom::Start(range.start))?;
+    ///     let length = range.end - range.start;
+    ///     Ok(RingBody::blocking(ring, file.take(length)).exactly(length))
+    /// }
+    /// ```
+    pub fn blocking(ring: impl Into<BodyRing>, reader: impl io::Read + Send + 'static) -> Self {
+        let ring = ring.into();
+        Self::produce(ring.clone(), move |writer| blocking::read(ring, writer, reader))
     }
 
     /// A body that `producer` writes.

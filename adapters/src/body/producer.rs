@@ -92,7 +92,7 @@ where
             && let Poll::Ready(outcome) = future.poll(cx)
         {
             this.future.set(None);
-            *this.failed = outcome.err().map(|error| BodyError::Producer(error.into()));
+            *this.failed = outcome.err().map(|error| failure(error.into()));
         }
         let Some(pieces) = this.pieces else { return Poll::Ready(None) };
         if this.failed.is_some() {
@@ -102,4 +102,9 @@ where
         }
         pieces.poll_recv(cx).map(|piece| piece.map(Ok))
     }
+}
+
+/// A body's own error, from a writer that was called with `?`, stays what it is.
+fn failure(error: BoxError) -> BodyError {
+    error.downcast().map_or_else(BodyError::Producer, |error| *error)
 }
