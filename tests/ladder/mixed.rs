@@ -21,7 +21,8 @@ const TOTAL: u64 = if cfg!(debug_assertions) { 1 << 20 } else { 16 << 20 };
 const SEEDS: u64 = 6;
 const RING: usize = 256 << 10;
 /// Reads a little at first, so that the socket fills up.
-const PACE: Pace = Pace { receive_buffer: Some(32 << 10), gated: false, late: Duration::from_millis(20), slow_reads: 3 };
+const PACE: Pace =
+    Pace { receive_buffer: Some(32 << 10), gated: false, late: Duration::from_millis(20), slow_reads: 3 };
 
 /// Splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014).
 struct Random(u64);

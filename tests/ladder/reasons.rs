@@ -68,7 +68,10 @@ fn copied_on_delivery_turns_notified_sends_off_and_on_again() {
         assert_eq!(copied_by(&off, Refusal::CopiedOnDelivery), off.bytes_copied, "{off:?}");
         for mechanism in [Mechanism::MsgZerocopy, Mechanism::IoUring] {
             let refused = off.refused[mechanism.index()];
-            assert!(matches!(refused, Some(Refusal::CopiedOnDelivery | Refusal::NotAttached)), "{mechanism}: {refused:?}");
+            assert!(
+                matches!(refused, Some(Refusal::CopiedOnDelivery | Refusal::NotAttached)),
+                "{mechanism}: {refused:?}"
+            );
         }
         // A second later.
         let (_, on) = send_until(|before, now| now.bytes_zero_copy > before.bytes_zero_copy).await;
@@ -108,8 +111,8 @@ fn every_copied_byte_has_its_reason() {
         within("send", sink.send_queue(&mut queue)).await.unwrap();
         let stats = sink.stats();
         let reasons: Vec<_> = stats.copied_by().collect();
-        let expected =
-            [(Refusal::Small, SMALL), (Refusal::Borrowed, 10), (Refusal::PeerNotTrusted, BYTES)].map(|(r, b)| (r, b as u64));
+        let expected = [(Refusal::Small, SMALL), (Refusal::Borrowed, 10), (Refusal::PeerNotTrusted, BYTES)]
+            .map(|(r, b)| (r, b as u64));
         assert_eq!(reasons, expected, "{stats:?}");
         assert_eq!(stats.sent[Mechanism::Splice.index()], BYTES as u64, "{stats:?}");
         offset as u64
