@@ -34,9 +34,8 @@ fn bench(c: &mut Criterion, name: &str, ranges: &[Bytes]) {
     c.bench_function(name, |b| {
         b.iter(|| {
             let slice = *next.next().expect("a cycle");
-            let owner = owner_of(black_box(slice)).expect("an owner");
+            let owner = ManuallyDrop::new(owner_of(black_box(slice)).expect("an owner"));
             assert_eq!(owner.as_ptr(), slice.as_ptr());
-            ManuallyDrop::new(owner)
         });
     });
 }
@@ -62,7 +61,18 @@ fn owner(c: &mut Criterion) {
 
     // What the answer itself costs, a clone: the floor of what follows. What its drop costs is the difference to the second.
     let lease = leases(&Ring::builder().capacity(1024).build().expect("a ring"), 1).remove(0);
-    c.bench_function("owner_of/clone_floor", |b| b.iter(|| ManuallyDrop::new(black_box(&lease).clone())));
+    c.bench_function("owner_of/clone_floor", |b| {
+        b.iter(|| {
+            let clone = ManuallyDrop::new(black_box(&lease).clone());
+            assert_eq!(clone.as_ptr(), lease.as_ptr());
+        });
+    });
+    c.bench_function("owner_of/slice_floor", |b| {
+        b.iter(|| {
+            let part = ManuallyDrop::new(black_box(&lease).slice(black_box(10)..black_box(1000)));
+            assert_eq!(part.as_ptr(), lease[10..].as_ptr());
+        });
+    });
     c.bench_function("owner_of/clone_and_drop_floor", |b| b.iter(|| black_box(&lease).clone()));
 
     for count in [1, 10_000] {

@@ -4,29 +4,45 @@
 //! clone of the ring's lease, or of a range that somebody [`register`]ed. [`locate`] tells what the memory is. All lookups are
 //! process-wide.
 
+mod cell;
+mod map;
+mod outline;
 mod ranges;
 pub(crate) mod rings;
+mod sync;
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    ptr,
+    sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize},
+};
 
 use bytes::Bytes;
 
 pub use ranges::{CannotReplace, Registration, register, register_static, register_with};
 
 use crate::{memory::MemoryFacts, ring::Shared};
+use map::{Bucket, Map, Padded};
+
+const fn empty_map<V, const BUCKETS: usize>() -> Map<V, BUCKETS> {
+    Map {
+        levels: AtomicU64::new(0),
+        removals: Padded(AtomicUsize::new(0)),
+        buckets: [const { Bucket { age: AtomicUsize::new(0), first: AtomicPtr::new(ptr::null_mut()) } }; BUCKETS],
+    }
+}
 
 /// A handle to exactly `slice`'s bytes that keeps them in custody as long as it lives.
 ///
 /// `None` for empty slices, for grants that are not committed, for slices across two leases, and for memory that nobody
 /// registered. Costs no allocation, and for rings no lock.
 #[must_use]
-#[inline]
 pub fn owner_of(slice: &[u8]) -> Option<Bytes> {
     if slice.is_empty() {
         return None;
     }
-    match rings::with(slice, |ring| ring.lease_of(slice)) {
-        Some(lease) => lease,
+    match rings::find(slice) {
+        Some(slice) => slice.lease(),
         None => ranges::owner_of(slice),
     }
 }
@@ -70,24 +86,17 @@ pub fn locate<R>(slice: &[u8], f: impl FnOnce(&Location<'_>) -> R) -> Option<R> 
     if slice.is_empty() {
         return None;
     }
-    let mut f = Some(f);
-    let ring = rings::with(slice, |ring| {
-        let block = ring.addresses();
-        let offset = slice.as_ptr().addr() - block.start;
-        if slice.len() > block.len() - offset {
-            return None;
+    let location = match rings::find(slice) {
+        Some(slice) => {
+            let (ring, block) = (slice.ring(), slice.ring().addresses());
+            Location { facts: ring.facts(), file: file(ring, slice.start() - block.start), block }
         }
-        let location = Location { facts: ring.facts(), block, file: file(ring, offset) };
-        f.take().map(|f| f(&location))
-    });
-    match ring {
-        Some(answer) => answer,
         None => {
             let (facts, block) = ranges::facts_of(slice)?;
-            let location = Location { facts, block, file: File::default() };
-            f.take().map(|f| f(&location))
+            Location { facts, file: File::default(), block }
         }
-    }
+    };
+    Some(f(&location))
 }
 
 /// The facts alone, as [`locate`] has them.
@@ -108,7 +117,7 @@ pub fn facts_of(slice: &[u8]) -> Option<MemoryFacts> {
 /// False if `slice` is empty or a part of it is no lease, such as memory that no ring owns: then the caller must keep the memory alive for ever.
 #[must_use = "if no ring took note, the memory must be kept alive for ever"]
 pub fn distrust(slice: &[u8]) -> bool {
-    !slice.is_empty() && rings::with(slice, |ring| ring.distrust(slice)).unwrap_or(false)
+    !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.distrust())
 }
 
 /// Says that the pages under `slice`, a part of one lease, are given away: whoever was given them may read them for ever. True if
@@ -118,7 +127,7 @@ pub fn distrust(slice: &[u8]) -> bool {
 /// relies on them ([`keep_pages`]), or no ring owns them.
 #[must_use = "pages that are not replaced must not be given away"]
 pub fn give_away(slice: &[u8]) -> bool {
-    !slice.is_empty() && rings::with(slice, |ring| ring.give_away(slice)).unwrap_or(false)
+    !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.give_away())
 }
 
 /// Asks the ring that owns `slice` to keep its pages as they are from now on, for as long as the ring lives. True if it does.
@@ -128,5 +137,5 @@ pub fn give_away(slice: &[u8]) -> bool {
 /// memory that no ring owns.
 #[must_use = "a ring that says no replaces its pages"]
 pub fn keep_pages(slice: &[u8]) -> bool {
-    !slice.is_empty() && rings::with(slice, |ring| ring.keep_pages()).unwrap_or(false)
+    !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.ring().keep_pages())
 }

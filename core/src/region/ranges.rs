@@ -1,172 +1,72 @@
 //! Ranges that somebody registered: who owns them, and what was said of them.
-//!
-//! Addresses are cut into blocks of 2 MiB, blocks are spread over shards, and a range is kept in the shard of every block that
-//! it touches. A shard keeps apart what matters: **outer** ranges, none of which lies within another, so that in order of
-//! their starts their ends are in order too, and the last one that starts at or before an address is the one that reaches
-//! furthest; and **inner** ranges, which lie within an outer one and are never asked, until that one goes.
-
-#![expect(unsafe_code, reason = "facts about memory are a promise that the compiler cannot check")]
+#![expect(unsafe_code, reason = "facts about memory are a promise; what the maps point to is never freed")]
 
 use std::{
-    collections::BTreeMap,
     error::Error,
     fmt, mem,
     ops::Range,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
 
+use super::{
+    cell::Cell,
+    map::Map,
+    outline::{Key, Outline},
+};
 use crate::memory::{Backing, MemoryFacts, Reuse};
 
-const SHARDS: usize = 64;
-const BLOCK: u32 = 21;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    start: usize,
-    end: usize,
-    id: u64,
-}
-
+/// What is known of a registered range.
 #[derive(Debug)]
-struct Outer<T> {
-    end: usize,
-    id: u64,
-    value: T,
+struct Known {
+    bytes: Bytes,
+    facts: Option<MemoryFacts>,
 }
 
-#[derive(Debug)]
-struct Shard<T> {
-    outer: BTreeMap<usize, Outer<T>>,
-    inner: BTreeMap<Key, T>,
-}
-
-/// A cache line of its own, so that neighbours do not slow each other down.
-#[derive(Debug)]
-#[repr(align(128))]
-struct Padded<T>(Mutex<Shard<T>>);
-
-#[derive(Debug)]
-struct Table<T> {
-    shards: [Padded<T>; SHARDS],
-    ranges: AtomicUsize,
-}
-
-static OWNERS: Table<Bytes> = Table::new();
-/// Apart from the owners, so that a range without facts does not hide one that has them.
-static FACTS: Table<MemoryFacts> = Table::new();
-static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-
-fn shard_of(address: usize) -> usize {
-    // Fibonacci hashing: neighbouring blocks go to different shards.
-    (((address >> BLOCK) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as usize
-}
-
-/// One bit per shard that has a block of `start..end`.
-fn shards(start: usize, end: usize) -> u64 {
-    let (first, last) = (start >> BLOCK, (end - 1) >> BLOCK);
-    if last - first >= SHARDS {
-        return u64::MAX;
-    }
-    (first..=last).fold(0, |shards, block| shards | 1 << shard_of(block << BLOCK))
-}
-
-impl<T> Shard<T> {
-    /// The outer range that starts at or before `start` and reaches furthest.
-    fn covering(&self, start: usize, end: usize) -> Option<(usize, &Outer<T>)> {
-        self.outer
-            .range(..=start)
-            .next_back()
-            .map(|(&start, outer)| (start, outer))
-            .filter(|(_, outer)| end <= outer.end)
-    }
-
-    fn insert(&mut self, key: Key, value: T) {
-        if self.covering(key.start, key.end).is_some() {
-            self.inner.insert(key, value);
-            return;
-        }
-        // Outer ranges within the new one start in it, and are in order of their ends: the first that sticks out ends the row.
-        while let Some((&start, outer)) = self.outer.range(key.start..key.end).next()
-            && outer.end <= key.end
-        {
-            if let Some(Outer { end, id, value }) = self.outer.remove(&start) {
-                self.inner.insert(Key { start, end, id }, value);
-            }
-        }
-        self.outer.insert(key.start, Outer { end: key.end, id: key.id, value });
-    }
-
-    /// The value is for the caller to drop, after the lock.
-    fn remove(&mut self, key: Key) -> Option<T> {
-        if let Some(value) = self.inner.remove(&key) {
-            return Some(value);
-        }
-        let outer = self.outer.get(&key.start).filter(|outer| outer.id == key.id)?.end;
-        debug_assert_eq!(outer, key.end, "one id, one range");
-        let removed = self.outer.remove(&key.start)?;
-        // What lay within it may be outer now. In order of start; of two with one start the second is the longer, and takes
-        // the first in again.
-        let from = Key { start: key.start, end: 0, id: 0 };
-        let to = Key { start: key.end, end: 0, id: 0 };
-        let freed: Vec<Key> = self.inner.range(from..to).map(|(&key, _)| key).filter(|k| k.end <= key.end).collect();
-        for key in freed {
-            if self.covering(key.start, key.end).is_none()
-                && let Some(value) = self.inner.remove(&key)
-            {
-                self.insert(key, value);
-            }
-        }
-        Some(removed.value)
-    }
-}
-
-impl<T> Table<T> {
-    const fn new() -> Self {
-        let shards = [const { Padded(Mutex::new(Shard { outer: BTreeMap::new(), inner: BTreeMap::new() })) }; SHARDS];
-        Self { shards, ranges: AtomicUsize::new(0) }
-    }
-
-    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard<T>> {
-        self.shards[shard].0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn insert(&self, key: Key, value: &T)
-    where
-        T: Clone,
-    {
-        // Counted before it can be found; whoever has the slice has seen this function return, or has no claim yet.
-        self.ranges.fetch_add(1, Ordering::Release);
-        let mut shards = shards(key.start, key.end);
-        while shards != 0 {
-            self.lock(shards.trailing_zeros() as usize).insert(key, value.clone());
-            shards &= shards - 1;
-        }
-    }
-
-    fn remove(&self, key: Key) {
-        let mut shards = shards(key.start, key.end);
-        while shards != 0 {
-            let removed = self.lock(shards.trailing_zeros() as usize).remove(key);
-            drop(removed);
-            shards &= shards - 1;
-        }
-        self.ranges.fetch_sub(1, Ordering::Release);
-    }
-
-    /// Calls `f` with the addresses and the value of a range that has all of `slice`.
+impl Known {
     #[inline]
-    fn find<R>(&self, slice: &[u8], f: impl FnOnce(Range<usize>, &T) -> R) -> Option<R> {
-        if self.ranges.load(Ordering::Acquire) == 0 {
-            return None;
+    fn covers(&self, slice: &[u8]) -> bool {
+        let (from, to) = (self.bytes.as_ptr().addr(), slice.as_ptr().addr());
+        from <= to && to + slice.len() <= from + self.bytes.len()
+    }
+}
+
+/// What changes when a range is registered.
+#[derive(Debug)]
+struct Registry {
+    next_id: u64,
+    owners: Outline<Cell<Known>>,
+    /// Apart from the owners, so that a range without facts does not hide one that has them.
+    facts: Outline<Cell<Known>>,
+    unused: Vec<&'static Cell<Known>>,
+}
+
+static OWNERS: Map<Cell<Known>, { 1 << 14 }> = super::empty_map();
+static FACTS: Map<Cell<Known>, { 1 << 10 }> = super::empty_map();
+static REGISTRY: Mutex<Registry> =
+    Mutex::new(Registry { next_id: 0, owners: Outline::new(), facts: Outline::new(), unused: Vec::new() });
+
+fn registry() -> MutexGuard<'static, Registry> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Asks what `map` has for all of `slice`.
+#[inline]
+fn find<const N: usize, R>(map: &Map<Cell<Known>, N>, slice: &[u8], f: impl Fn(&Known) -> Option<R>) -> Option<R> {
+    let start = slice.as_ptr().addr();
+    loop {
+        let cell = map.find_any(start, start + slice.len())?;
+        // SAFETY: both maps are given leaked cells only.
+        let cell = unsafe { &*cell };
+        let answer = cell.read(&REGISTRY, |known| match known {
+            Some(known) if known.covers(slice) => f(known),
+            _ => None,
+        });
+        // The cell may be another range's since; then the map has changed, too.
+        if answer.is_some() {
+            return answer;
         }
-        let start = slice.as_ptr().addr();
-        let shard = self.lock(shard_of(start));
-        shard.covering(start, start + slice.len()).map(|(start, outer)| f(start..outer.end, &outer.value))
     }
 }
 
@@ -174,9 +74,10 @@ impl<T> Table<T> {
 /// found stay good.
 #[must_use = "the range is found only while the registration lives"]
 pub struct Registration {
-    key: Key,
     bytes: Bytes,
     facts: Option<MemoryFacts>,
+    /// Where it is found; an empty range is not.
+    place: Option<(Key, &'static Cell<Known>)>,
 }
 
 /// Makes the range of `bytes` findable with [`owner_of`](super::owner_of).
@@ -229,15 +130,23 @@ impl Error for CannotReplace {}
 
 impl Registration {
     fn new(bytes: Bytes, facts: Option<MemoryFacts>) -> Self {
-        let start = bytes.as_ptr().addr();
-        let key = Key { start, end: start + bytes.len(), id: NEXT_ID.fetch_add(1, Ordering::Relaxed) };
-        if !bytes.is_empty() {
-            OWNERS.insert(key, &bytes);
-            if let Some(facts) = &facts {
-                FACTS.insert(key, facts);
+        let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
+        let place = (start < end).then(|| {
+            let known = Known { bytes: bytes.clone(), facts };
+            let mut registry = registry();
+            let cell = registry.unused.pop().unwrap_or_else(|| Box::leak(Box::new(Cell::new())));
+            // SAFETY: all users of these cells name REGISTRY.
+            let before = unsafe { cell.set(&mut registry, Some(known)) };
+            debug_assert!(before.is_none(), "an unused cell is empty");
+            let key = Key { start, end, id: registry.next_id };
+            registry.next_id += 1;
+            registry.owners.insert(&OWNERS, key, cell);
+            if facts.is_some() {
+                registry.facts.insert(&FACTS, key, cell);
             }
-        }
-        Self { key, bytes, facts }
+            (key, cell)
+        });
+        Self { bytes, facts, place }
     }
 
     /// The registered bytes.
@@ -255,15 +164,18 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if self.bytes.is_empty() {
-            return;
-        }
+        let Some((key, cell)) = self.place else { return };
+        let mut registry = registry();
+        registry.owners.remove(&OWNERS, key);
         if self.facts.is_some() {
-            FACTS.remove(self.key);
+            registry.facts.remove(&FACTS, key);
         }
-        // `self.bytes` is still there, so no handle in the table is the last one, and nobody's destructor runs under a lock.
-        OWNERS.remove(self.key);
-        drop(mem::take(&mut self.bytes));
+        // SAFETY: all users of these cells name REGISTRY.
+        let known = unsafe { cell.set(&mut registry, None) };
+        registry.unused.push(cell);
+        drop(registry);
+        // Both handles after the lock: one of them may be the last, and run somebody's destructor.
+        drop((known, mem::take(&mut self.bytes)));
     }
 }
 
@@ -274,13 +186,16 @@ impl fmt::Debug for Registration {
     }
 }
 
-#[inline]
+#[inline(never)]
 pub(super) fn owner_of(slice: &[u8]) -> Option<Bytes> {
-    OWNERS.find(slice, |_, bytes| bytes.slice_ref(slice))
+    find(&OWNERS, slice, |known| Some(known.bytes.slice_ref(slice)))
 }
 
 /// What was said about a range that has all of `slice`, and that range's addresses.
 #[inline]
 pub(super) fn facts_of(slice: &[u8]) -> Option<(MemoryFacts, Range<usize>)> {
-    FACTS.find(slice, |block, facts| (*facts, block))
+    find(&FACTS, slice, |known| {
+        let start = known.bytes.as_ptr().addr();
+        known.facts.map(|facts| (facts, start..start + known.bytes.len()))
+    })
 }

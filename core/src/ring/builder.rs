@@ -1,6 +1,6 @@
 //! How a ring comes to be.
 
-use super::{Ring, RingError, index::Index, shared::Shared};
+use super::{Ring, RingError, desk::Desk, shared::Shared};
 use crate::memory::{HeapMemory, Memory, Reuse};
 
 /// Builds a [`Ring`]: on heap, or on memory that another crate brings.
@@ -29,7 +29,7 @@ impl RingBuilder {
         self
     }
 
-    /// Sets the bytes of a granule: a power of two, [`GRANULE`](Self::GRANULE) or more. A ring keeps four bytes of index for each, which matters
+    /// Sets the bytes of a granule: a power of two, [`GRANULE`](Self::GRANULE) or more. A ring keeps eight bytes of index for each, which matters
     /// for few leases over huge memory. A granule as large as the ring makes a ring of a single lease, and the capacity is not rounded
     /// then. In [`Reuse::FreshPages`] rings a granule is never less than the memory's replacement unit.
     pub const fn granule(mut self, bytes: usize) -> Self {
@@ -135,10 +135,10 @@ impl RingBuilder {
         let max = (u32::MAX as usize - 1).saturating_mul(granule);
         let too_large = RingError::TooLarge { capacity, max };
         let granules = u32::try_from(capacity.div_ceil(granule)).ok().filter(|n| *n < u32::MAX).ok_or(too_large)?;
-        let index = Index::new(granules).ok_or(too_large)?;
+        let desk = Desk::new(granules, reuse == Reuse::Immutable).ok_or(too_large)?;
         let facts = facts.with_reuse(reuse);
         let wipe = (self.scrub, self.poison);
-        Ok(Ring::from_shared(Shared::new(memory, (capacity, shift), facts, wipe, (index, granules))))
+        Ok(Ring::from_shared(Shared::new(memory, (capacity, shift), facts, wipe, desk)))
     }
 
     fn heap(capacity: Option<usize>, reuse: Option<Reuse>, granule: Option<usize>) -> Result<HeapMemory, RingError> {

@@ -15,14 +15,19 @@
 //! The memory lives until the ring's last handle, grant and lease are gone.
 
 mod builder;
-mod cell;
+mod desk;
 mod error;
 mod grant;
 mod index;
 mod limit;
+mod lookup;
+mod piece;
 mod reserve;
+mod returns;
 mod reuse;
+mod segment;
 mod shared;
+mod slots;
 mod space;
 mod stats;
 mod sync;
@@ -31,6 +36,7 @@ mod waiters;
 use std::{fmt, sync::Arc};
 
 pub(crate) use shared::Shared;
+pub(crate) use sync::UnsafeCell;
 
 pub use builder::RingBuilder;
 pub use error::RingError;
@@ -44,8 +50,17 @@ use limit::Limit;
 /// A handle to a ring. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct Ring {
-    shared: Arc<Shared>,
+    handle: Arc<Handle>,
     limit: Option<Arc<Limit>>,
+}
+
+/// What all handles of a ring have in common. When the last one goes, the ring lives on for its segments alone.
+struct Handle(Arc<Shared>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        drop(self.0.desk().close());
+    }
 }
 
 impl Ring {
@@ -54,8 +69,8 @@ impl Ring {
         RingBuilder::default()
     }
 
-    const fn from_shared(shared: Arc<Shared>) -> Self {
-        Self { shared, limit: None }
+    fn from_shared(shared: Arc<Shared>) -> Self {
+        Self { handle: Arc::new(Handle(shared)), limit: None }
     }
 
     /// A handle to the same ring that has at most `leases` grants and leases out at once, at least 1. Its clones share that.
@@ -77,6 +92,11 @@ impl Ring {
         self.limit.as_ref().map(|limit| limit.leases())
     }
 
+    #[inline]
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.0
+    }
+
     /// Waits for a contiguous piece of `bytes` bytes.
     ///
     /// First come, first served: a large reservation that waits is not overtaken by small ones, so it gets its piece when
@@ -95,43 +115,44 @@ impl Ring {
     ///
     /// As [`reserve`](Self::reserve), and [`RingError::Full`] if there is no such piece now or others wait already, or
     /// [`RingError::Limited`] if this handle has all out that it [may](Self::limited).
+    #[inline]
     pub fn try_reserve(&self, bytes: usize) -> Result<Grant, RingError> {
         let permit = match &self.limit {
             None => None,
             Some(limit) => Some(limit.permit().ok_or_else(|| RingError::Limited { leases: limit.leases() })?),
         };
-        let taken = self.shared.try_take(bytes)?;
-        Ok(Grant::new(self.shared.clone(), taken, bytes, permit))
+        let taken = self.shared().try_take(bytes)?;
+        Ok(Grant::new(taken, permit))
     }
 
     /// All bytes of the ring.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.shared.capacity()
+        self.shared().capacity()
     }
 
     /// What becomes of returned leases.
     #[must_use]
     pub fn reuse(&self) -> Reuse {
-        self.shared.facts().reuse
+        self.shared().facts().reuse
     }
 
     /// What the memory is.
     #[must_use]
     pub fn facts(&self) -> MemoryFacts {
-        self.shared.facts()
+        self.shared().facts()
     }
 
     /// True if bytes that come back are zeroed.
     #[must_use]
     pub fn scrubs(&self) -> bool {
-        self.shared.scrubs()
+        self.shared().scrubs()
     }
 
     /// How full it is. Takes the ring's lock and walks its segments: for dashboards, not for each send.
     #[must_use]
     pub fn stats(&self) -> RingStats {
-        self.shared.stats()
+        self.shared().stats()
     }
 }
 

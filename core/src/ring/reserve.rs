@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::Future,
-    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -34,9 +33,10 @@ impl Reserve {
     /// Ready with the permit, or with nothing where none is needed.
     #[cold]
     fn poll_permit(&mut self, cx: &Context<'_>) -> Poll<Result<(), RingError>> {
-        let Some(Ring { shared, limit: Some(limit) }) = &self.ring else { return Poll::Ready(Ok(())) };
+        let Some(ring) = &self.ring else { return Poll::Ready(Ok(())) };
+        let Some(limit) = &ring.limit else { return Poll::Ready(Ok(())) };
         // What can never be does not wait for anybody.
-        shared.check(self.bytes)?;
+        ring.shared().check(self.bytes)?;
         let turn = self.turn.get_or_insert_with(|| Turn::new(limit.clone()));
         self.permit = Some(ready!(turn.poll(cx)));
         self.turn = None;
@@ -60,7 +60,7 @@ impl Future for Reserve {
             this.ring = None;
             return Poll::Ready(Err(error));
         }
-        let shared = &this.ring.as_ref().expect("was there just now").shared;
+        let shared = this.ring.as_ref().expect("was there just now").shared();
         let outcome = match this.ticket {
             None => match shared.take_or_join(this.bytes, cx.waker()) {
                 Ok(Ok(taken)) => Ok(taken),
@@ -70,15 +70,16 @@ impl Future for Reserve {
                 }
                 Err(error) => Err(error),
             },
-            Some(ticket) => match shared.collect(ticket, cx.waker()) {
+            Some(ticket) => match shared.collect(this.bytes, ticket, cx.waker()) {
                 Some(outcome) => outcome,
                 None => return Poll::Pending,
             },
         };
         this.ticket = None;
-        let Ring { shared, .. } = mem::take(&mut this.ring).expect("was there just now");
         let permit = this.permit.take();
-        Poll::Ready(outcome.map(|taken| Grant::new(shared, taken, this.bytes, permit)))
+        let grant = outcome.map(|taken| Grant::new(taken, permit));
+        this.ring = None;
+        Poll::Ready(grant)
     }
 }
 
@@ -86,7 +87,7 @@ impl Drop for Reserve {
     fn drop(&mut self) {
         // Space first, so that whoever gets the permit, which is dropped after this, finds it.
         if let (Some(ring), Some(ticket)) = (&self.ring, self.ticket) {
-            ring.shared.leave(ticket);
+            ring.shared().desk().leave(ticket);
         }
     }
 }

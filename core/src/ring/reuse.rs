@@ -2,52 +2,49 @@
 
 use std::{io, ops::Range, sync::PoisonError};
 
-use super::{cell::Piece, shared::Shared, space::Kind};
+use super::{
+    piece::{Filled, Piece},
+    returns::Fate,
+    shared::Shared,
+};
 use crate::memory::Reuse;
 
-/// What can be said of a segment that comes back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Returned {
-    /// A grant: nobody else has seen its bytes.
-    Unsent,
-    /// A lease, of which the last handle is gone.
-    Lease,
-    /// The same, but somebody may still read it: the kernel, for a peer.
-    Distrusted,
-}
-
 impl Shared {
-    /// Prepares a segment for its next life; `Some` if there will be none.
+    /// Wipes what was written but not committed: nobody else has seen it.
     #[inline]
-    pub(super) fn clean(&self, start: u32, piece: &mut Piece, returned: Returned) -> Option<Kind> {
-        match (returned, self.facts().reuse) {
-            (Returned::Unsent, _) => {
-                if piece.exposed() {
-                    self.wipe(piece, 0);
-                }
-                None
-            }
-            (Returned::Lease, Reuse::InPlace) => {
-                self.wipe(piece, 0);
-                None
-            }
-            (_, Reuse::InPlace | Reuse::FreshPages) => self.replace(start, piece),
-            (_, Reuse::Immutable) => Some(Kind::Retired),
+    pub(super) fn wipe_unsent(&self, piece: &mut Piece) {
+        if let Some(byte) = self.wipe_with() {
+            piece.overwrite_spare(byte);
         }
     }
 
-    /// Wipes, from `from` on, what nobody else reads.
+    /// Wipes a grant that was not committed.
     #[inline]
-    pub(super) fn wipe(&self, piece: &mut Piece, from: usize) {
-        if let Some(byte) = self.poison.or(self.scrub.then_some(0)) {
-            piece.overwrite(from, byte);
+    pub(super) fn wipe_grant(&self, piece: &mut Piece) {
+        if let Some(byte) = self.wipe_with() {
+            piece.overwrite(byte);
         }
     }
 
-    /// Not one byte is written before the pages are replaced: a socket may still send from the old ones.
+    /// Wipes a lease that nobody reads any more.
+    #[inline]
+    pub(super) fn wipe_lease(&self, filled: &mut Filled) {
+        if let Some(byte) = self.wipe_with() {
+            filled.overwrite(byte);
+        }
+    }
+
+    #[inline]
+    fn wipe_with(&self) -> Option<u8> {
+        self.poison.or(self.scrub.then_some(0))
+    }
+
+    /// Replaces the pages of a lease. Not one byte is written before: a socket may still send from the old ones.
     #[cold]
-    fn replace(&self, start: u32, piece: &mut Piece) -> Option<Kind> {
-        let range = self.range(start, piece.cap());
+    pub(super) fn replace(&self, filled: &mut Filled) -> Fate {
+        let slice = filled.as_slice();
+        let start = slice.as_ptr().addr() - self.start();
+        let range = start..start + self.bytes(self.granules(slice.len()));
         let outcome = match self.facts().reuse {
             Reuse::FreshPages => self.memory().recycle(range.clone()),
             _ => self.replace_once(range.clone()),
@@ -55,12 +52,12 @@ impl Shared {
         if let Err(error) = outcome {
             let (offset, bytes) = (range.start, range.len());
             tracing::warn!(%error, offset, bytes, "pages could not be replaced, the range is in quarantine");
-            return Some(Kind::Quarantined);
+            return Fate::Quarantined;
         }
         if let Some(byte) = self.poison {
-            piece.overwrite(0, byte);
+            filled.overwrite(byte);
         }
-        None
+        Fate::Free
     }
 
     /// Replaces pages of a ring that otherwise keeps them.

@@ -15,10 +15,8 @@ pub(super) enum Kind {
     Unused,
     /// Free.
     Hole,
-    /// Reserved, not committed.
-    Granted,
-    /// Committed.
-    Leased,
+    /// Reserved or committed; the segment's slot knows which.
+    Used,
     /// Its pages could not be replaced.
     Quarantined,
     /// Committed once in an immutable ring.
@@ -36,6 +34,8 @@ struct Node {
     round_prev: u32,
     round_next: u32,
     kind: Kind,
+    /// Its number is in [`Space::recent`].
+    listed: bool,
     since: Option<Instant>,
 }
 
@@ -47,16 +47,17 @@ pub(super) struct Space {
     cursor: u32,
     /// No hole is longer than this.
     longest: u32,
-    capacity: u32,
-    totals: [u32; 6],
+    totals: [u32; 5],
     high_water: u32,
-    /// Leases that have no time yet, see [`Space::stamp`].
+    /// Segments that were reserved lately and have no time yet, see [`Space::stamp`].
     recent: Vec<u32>,
+    /// Reservations until the next look at the clock.
+    until_stamp: usize,
 }
 
 impl Space {
-    /// Leases between two looks at the clock.
-    const BATCH: usize = 16;
+    /// Reservations between two looks at the clock, at least.
+    const BATCH: usize = 32;
 
     pub(super) fn new(capacity: u32) -> Self {
         let whole = Node {
@@ -67,19 +68,20 @@ impl Space {
             round_prev: 0,
             round_next: 0,
             kind: Kind::Hole,
+            listed: false,
             since: None,
         };
-        let mut totals = [0; 6];
+        let mut totals = [0; 5];
         totals[Kind::Hole as usize] = capacity;
         Self {
             nodes: vec![whole],
             unused: NONE,
             cursor: 0,
             longest: capacity,
-            capacity,
             totals,
             high_water: 0,
             recent: Vec::with_capacity(Self::BATCH),
+            until_stamp: Self::BATCH,
         }
     }
 
@@ -126,40 +128,39 @@ impl Space {
             self.link(prev, node, hole);
             node
         };
-        self.nodes[node as usize].kind = Kind::Granted;
-        self.count(Kind::Hole, Kind::Granted, len);
-        let used = self.total(Kind::Granted) + self.total(Kind::Leased);
-        self.high_water = self.high_water.max(used);
+        let taken = &mut self.nodes[node as usize];
+        taken.kind = Kind::Used;
+        taken.since = None;
+        if !taken.listed {
+            taken.listed = true;
+            self.recent.push(node);
+        }
+        self.until_stamp = self.until_stamp.saturating_sub(1);
+        self.count(Kind::Hole, Kind::Used, len);
+        self.high_water = self.high_water.max(self.total(Kind::Used));
         Some(node)
     }
 
-    /// Makes a granted segment a lease of its first `keep >= 1` granules; true if a tail became free.
+    /// Leaves a segment its first `keep >= 1` granules; the others are free. Nothing happens to one that is free altogether.
     #[inline]
-    pub(super) fn commit(&mut self, node: u32, keep: u32) -> bool {
-        let Node { start, len, next, .. } = self.nodes[node as usize];
+    pub(super) fn cut(&mut self, node: u32, keep: u32) {
+        let Node { start, len, next, kind, .. } = self.nodes[node as usize];
+        if matches!(kind, Kind::Unused | Kind::Hole) || keep >= len {
+            return;
+        }
         let tail = len - keep;
-        if tail > 0 {
-            self.nodes[node as usize].len = keep;
-            if next != NONE && self.nodes[next as usize].kind == Kind::Hole {
-                let hole = &mut self.nodes[next as usize];
-                hole.start -= tail;
-                hole.len += tail;
-                self.longest = self.longest.max(hole.len);
-            } else {
-                let hole = self.node(start + keep, tail);
-                self.link(node, hole, next);
-                self.join_round(hole);
-            }
-            self.count(Kind::Granted, Kind::Hole, tail);
+        self.nodes[node as usize].len = keep;
+        if next != NONE && self.nodes[next as usize].kind == Kind::Hole {
+            let hole = &mut self.nodes[next as usize];
+            hole.start -= tail;
+            hole.len += tail;
+            self.longest = self.longest.max(hole.len);
+        } else {
+            let hole = self.node(start + keep, tail);
+            self.link(node, hole, next);
+            self.join_round(hole);
         }
-        self.nodes[node as usize].kind = Kind::Leased;
-        self.nodes[node as usize].since = None;
-        self.count(Kind::Granted, Kind::Leased, keep);
-        self.recent.push(node);
-        if self.recent.len() >= Self::BATCH {
-            self.stamp();
-        }
-        tail > 0
+        self.count(kind, Kind::Hole, tail);
     }
 
     /// Makes a segment free.
@@ -204,16 +205,14 @@ impl Space {
         self.count(was, kind, len);
     }
 
-    /// The longest run of granules that can become free if everything that can be returned is. Walks all segments.
-    pub(super) fn attainable(&self, leases_return: bool) -> u32 {
-        if leases_return && self.total(Kind::Quarantined) + self.total(Kind::Retired) == 0 {
-            return self.capacity;
-        }
+    /// The longest run of granules that can become free if every segment in use is returned but those of which `stays` says
+    /// that they will not be reused. Walks all segments.
+    pub(super) fn attainable(&self, stays: impl Fn(u32) -> bool) -> u32 {
         let (mut longest, mut run) = (0, 0);
-        self.walk(|node| {
+        self.walk(|number, node| {
             let returns = match node.kind {
-                Kind::Hole | Kind::Granted => true,
-                Kind::Leased => leases_return,
+                Kind::Hole => true,
+                Kind::Used => !stays(number),
                 Kind::Unused | Kind::Quarantined | Kind::Retired => false,
             };
             run = if returns { run + node.len } else { 0 };
@@ -222,39 +221,51 @@ impl Space {
         longest
     }
 
-    /// Notes the time for leases that have none. The clock costs as much as half a reservation, so it is read once per
-    /// [`Self::BATCH`] commits, and whenever somebody has to wait or asks: a lease's age is never overstated, and of a
-    /// ring that is stuck it is right.
-    pub(super) fn stamp(&mut self) {
+    /// True when it is time for [`stamp`](Self::stamp).
+    #[inline]
+    pub(super) fn due(&self) -> bool {
+        self.until_stamp == 0
+    }
+
+    /// Notes the time for leases that have none; `committed` tells them from grants. The clock costs as much as half a
+    /// reservation, so it is read once in [`Self::BATCH`] of them, and whenever somebody has to wait or asks: a lease's age is
+    /// never overstated, and of a ring that is stuck it is right. Grants are looked at again next time, which is the
+    /// later the more there are.
+    pub(super) fn stamp(&mut self, committed: impl Fn(u32) -> bool) {
+        self.until_stamp = Self::BATCH;
         if self.recent.is_empty() {
             return;
         }
         let now = Instant::now();
-        for node in self.recent.drain(..) {
-            let node = &mut self.nodes[node as usize];
-            if node.kind == Kind::Leased && node.since.is_none() {
+        self.recent.retain(|&number| {
+            let node = &mut self.nodes[number as usize];
+            let grant = node.kind == Kind::Used && !committed(number);
+            if node.kind == Kind::Used && !grant && node.since.is_none() {
                 node.since = Some(now);
             }
-        }
+            node.listed = grant;
+            grant
+        });
+        self.until_stamp = self.recent.len().max(Self::BATCH);
     }
 
-    /// Granules of the leases whose node `is` says so. Walks all segments.
-    pub(super) fn leased(&self, is: impl Fn(u32) -> bool) -> u32 {
-        let leases = self.nodes.iter().zip(0..).filter(|(node, _)| node.kind == Kind::Leased);
-        leases.filter(|(_, number)| is(*number)).map(|(node, _)| node.len).sum()
+    /// Granules of the segments in use of which `is` says so. Looks at all segments.
+    pub(super) fn used(&self, is: impl Fn(u32) -> bool) -> u32 {
+        let used = self.nodes.iter().zip(0..).filter(|(node, _)| node.kind == Kind::Used);
+        used.filter(|(_, number)| is(*number)).map(|(node, _)| node.len).sum()
     }
 
     /// When the oldest lease was committed, as far as noted.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.nodes.iter().filter(|n| n.kind == Kind::Leased).filter_map(|n| n.since).min()
+        self.nodes.iter().filter(|n| n.kind == Kind::Used).filter_map(|n| n.since).min()
     }
 
-    fn walk(&self, mut visit: impl FnMut(&Node)) {
+    fn walk(&self, mut visit: impl FnMut(u32, &Node)) {
         // The segment at granule 0 has no predecessor; every other node in use has one.
         let first = self.nodes.iter().position(|n| n.kind != Kind::Unused && n.prev == NONE);
         let mut at = first.map_or(NONE, |first| first as u32);
         while at != NONE {
-            visit(&self.nodes[at as usize]);
+            visit(at, &self.nodes[at as usize]);
             at = self.nodes[at as usize].next;
         }
     }
@@ -275,6 +286,7 @@ impl Space {
             round_prev: NONE,
             round_next: NONE,
             kind: Kind::Hole,
+            listed: false,
             since: None,
         };
         if self.unused == NONE {
@@ -283,7 +295,8 @@ impl Space {
         }
         let node = self.unused;
         self.unused = self.nodes[node as usize].round_next;
-        self.nodes[node as usize] = fresh;
+        let listed = self.nodes[node as usize].listed;
+        self.nodes[node as usize] = Node { listed, ..fresh };
         node
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, task::Waker};
 
-use super::RingError;
+use super::desk::Refused;
 
 #[derive(Debug)]
 struct Waiter {
@@ -17,7 +17,7 @@ pub(super) struct Waiters {
     next: u64,
     waiting: BTreeMap<u64, Waiter>,
     /// Served, but not yet looked at by their futures.
-    served: BTreeMap<u64, Result<u32, RingError>>,
+    served: BTreeMap<u64, Result<u32, Refused>>,
 }
 
 impl Waiters {
@@ -43,14 +43,14 @@ impl Waiters {
     }
 
     /// Serves whoever waits longest; the waker is for after the lock.
-    pub(super) fn serve(&mut self, outcome: Result<u32, RingError>) -> Option<Waker> {
+    pub(super) fn serve(&mut self, outcome: Result<u32, Refused>) -> Option<Waker> {
         let (ticket, waiter) = self.waiting.pop_first()?;
         self.served.insert(ticket, outcome);
         Some(waiter.waker)
     }
 
     /// The outcome if there is one; else notes the new waker.
-    pub(super) fn collect(&mut self, ticket: u64, waker: &Waker) -> Option<Result<u32, RingError>> {
+    pub(super) fn collect(&mut self, ticket: u64, waker: &Waker) -> Option<Result<u32, Refused>> {
         if let Some(outcome) = self.served.remove(&ticket) {
             return Some(outcome);
         }
@@ -61,7 +61,7 @@ impl Waiters {
     }
 
     /// Leaves the queue. The outcome, if there was one already, must be given back.
-    pub(super) fn leave(&mut self, ticket: u64) -> Option<Result<u32, RingError>> {
+    pub(super) fn leave(&mut self, ticket: u64) -> Option<Result<u32, Refused>> {
         self.waiting.remove(&ticket);
         self.served.remove(&ticket)
     }
