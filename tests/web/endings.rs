@@ -8,7 +8,7 @@ use std::{
 
 use axum::{Router, extract::Request, routing::get};
 use tokio::sync::oneshot;
-use zerosink::{Mechanism, Ring, SinkConfig, axum::ZeroCopyListenerExt as _};
+use zerosink::{Ring, SinkConfig, axum::ZeroCopyListenerExt as _};
 
 use crate::{
     app::Order,
@@ -26,16 +26,17 @@ const ENDLESS: Order = Order::of(64 << 20).in_frames(64 << 10);
 
 /// Each mechanism, with a ring of memory that it takes.
 pub(crate) fn cases() -> Vec<(SinkConfig, Ring)> {
-    let in_place = MECHANISMS.iter().map(|mechanism| (SinkConfig::new().mechanism(*mechanism), poisoned_ring(RING)));
-    let mut cases: Vec<_> = in_place.collect();
+    let cases = MECHANISMS.iter().map(|mechanism| (SinkConfig::new().mechanism(*mechanism), poisoned_ring(RING)));
     #[cfg(zerosink_linux)]
-    {
-        let memory = zerosink::mapped::MappedMemory::memfd(RING).unwrap();
-        let fresh =
-            Ring::builder().reuse(zerosink::Reuse::FreshPages).poison(support::POISON).build_on(memory).unwrap();
-        cases.push((SinkConfig::new().mechanism(Mechanism::Splice), fresh));
-    }
-    cases
+    let cases = cases.chain([spliced()]);
+    cases.collect()
+}
+
+#[cfg(zerosink_linux)]
+fn spliced() -> (SinkConfig, Ring) {
+    let memory = zerosink::mapped::MappedMemory::memfd(RING).unwrap();
+    let ring = Ring::builder().reuse(zerosink::Reuse::FreshPages).poison(support::POISON).build_on(memory).unwrap();
+    (SinkConfig::new().mechanism(zerosink::Mechanism::Splice), ring)
 }
 
 /// The server has nothing of the ring any more.

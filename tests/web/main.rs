@@ -13,6 +13,7 @@ mod limits;
 mod packets;
 mod provenance;
 mod server;
+#[cfg(zerosink_linux)]
 mod stalled;
 mod strangers;
 #[path = "../support/mod.rs"]

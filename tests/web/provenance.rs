@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use zerosink::{Mechanism, Ring, SinkConfig};
+use zerosink::{Ring, SinkConfig};
 
 use crate::{
     app::Order,
@@ -88,7 +88,7 @@ async fn bodies_on_heap_are_copied() {
 #[cfg(zerosink_linux)]
 #[tokio::test]
 async fn a_ring_body_is_sent_by_the_mechanism_and_not_copied_by_the_send_call() {
-    let config = SinkConfig::new().mechanism(Mechanism::MsgZerocopy);
+    let config = SinkConfig::new().mechanism(zerosink::Mechanism::MsgZerocopy);
     let ring = poisoned_ring(8 << 20);
     for way in Way::ALL {
         let order = Order::of(4 << 20).in_frames(256 << 10);

@@ -93,7 +93,10 @@ impl<L, By, S> Serve<L, By, S> {
 
     /// Cuts a client off that has taken nothing for `timeout` although something waited for it: the connection is
     /// aborted and its memory comes back. A slow client makes progress; a silent one makes none. This is
-    /// [`SinkConfig::release_timeout`].
+    /// [`SinkConfig::release_timeout`], and like that needs Linux.
+    ///
+    /// An HTTP/2 client that reads, but opens no window for a stream, is not silent: bound what a body may hold, and the number of
+    /// streams.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.sink = self.sink.release_timeout(timeout);
         self
