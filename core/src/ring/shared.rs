@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     task::Waker,
 };
 
@@ -226,6 +226,9 @@ impl Shared {
     }
 }
 
+/// Memory that must never go back to an allocator.
+static KEPT: Mutex<Vec<Box<dyn Memory>>> = Mutex::new(Vec::new());
+
 impl Drop for Shared {
     fn drop(&mut self) {
         // Before the memory goes, and with it the right to its addresses.
@@ -236,7 +239,7 @@ impl Drop for Shared {
             // What is in quarantine may still be read, and this memory's next owner would write it.
             let bytes = memory.len();
             tracing::warn!(bytes, "a ring's memory is never freed: a part of it is in quarantine");
-            Box::leak(memory);
+            KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
         }
     }
 }
