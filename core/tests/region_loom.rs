@@ -36,9 +36,9 @@ use loom::{
 use map::{Bucket, Map, Padded, Writer};
 use outline::{Key, Outline};
 
-fn check(f: impl Fn() + Send + Sync + 'static) {
+fn check(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(preemptions);
     builder.check(f);
 }
 
@@ -60,7 +60,7 @@ fn value(found: Option<*const u8>) -> Option<u8> {
 
 #[test]
 fn a_range_is_found_while_others_in_its_bucket_come_and_go() {
-    check(|| {
+    check(2, || {
         let table = Arc::new((map(), Mutex::new(Writer::new())));
         let insert =
             |at: usize, value: &'static u8| table.0.insert(&mut table.1.lock().unwrap(), (at, at + 100), value);
@@ -85,7 +85,7 @@ fn a_range_is_found_while_others_in_its_bucket_come_and_go() {
 
 #[test]
 fn an_entry_that_is_used_again_is_never_taken_for_what_it_was() {
-    check(|| {
+    check(2, || {
         let table = Arc::new((map(), Mutex::new(Writer::new())));
         table.0.insert(&mut table.1.lock().unwrap(), (1000, 1100), &VALUES[1]);
         let other = {
@@ -105,7 +105,7 @@ fn an_entry_that_is_used_again_is_never_taken_for_what_it_was() {
 
 #[test]
 fn a_registered_range_is_found_while_wider_ones_come_and_go() {
-    check(|| {
+    check(1, || {
         let table = Arc::new((map(), Mutex::new(Outline::new())));
         let narrow = Key { start: 1000, end: 1100, id: 0 };
         table.1.lock().unwrap().insert(&table.0, narrow, &VALUES[0]);
@@ -133,7 +133,7 @@ fn a_registered_range_is_found_while_wider_ones_come_and_go() {
 
 #[test]
 fn a_cell_is_read_whole_by_any_number_of_readers_beside_a_writer() {
-    check(|| {
+    check(2, || {
         let shared = Arc::new((Cell::new(), Mutex::new(())));
         let set = |shared: &(Cell<[u8; 2]>, Mutex<()>), value| {
             // SAFETY: everybody names the same lock.
