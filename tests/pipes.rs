@@ -162,3 +162,44 @@ fn control_pipes_that_grow_take_more_at_once() {
     });
     assert_eq!(verdict(&read_all(theirs)), Verdict::flawless(BYTES as u64));
 }
+
+/// Sends a stream by splice and reads it; whether every byte was right.
+fn exchange() -> bool {
+    const TOTAL: u64 = 16 << 20;
+    let ring = mapped_ring(Kind::Anonymous, BYTES, Reuse::FreshPages);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let peer = Peer::reading(theirs);
+    peer.start();
+    let sent = runtime().block_on(async {
+        let mut sink = ours.into_sink(SinkConfig::new().mechanism(Mechanism::Splice)).await?;
+        for offset in (0..TOTAL).step_by(BYTES) {
+            sink.send(piece(&ring, offset)).await?;
+        }
+        std::io::Result::Ok(sink.stats().bytes_zero_copy)
+    });
+    sent.is_ok_and(|sent| sent == TOTAL) && verdict(&peer.finish()) == Verdict::flawless(TOTAL)
+}
+
+/// A pipe that two processes have would mix their streams.
+#[test]
+fn a_forked_process_does_not_use_its_parents_pipes() {
+    if !alone("a_forked_process_does_not_use_its_parents_pipes") {
+        return;
+    }
+    assert!(exchange(), "there is an idle pipe now");
+    #[expect(unsafe_code, reason = "std has no fork")]
+    // SAFETY: this process does nothing else: no other thread holds a lock that the child would wait for.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "fork");
+    let right = std::panic::catch_unwind(exchange).unwrap_or(false);
+    if child == 0 {
+        #[expect(unsafe_code, reason = "the test harness is the parent's")]
+        // SAFETY: ends the child here and now.
+        unsafe {
+            libc::_exit(i32::from(!right));
+        }
+    }
+    let pid = rustix::process::Pid::from_raw(child);
+    let (_, status) = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap().unwrap();
+    assert_eq!((right, status.exit_status()), (true, Some(0)), "parent and child");
+}

@@ -126,11 +126,12 @@ impl From<AttachError> for io::Error {
     }
 }
 
-/// Release could not be proven in time.
+/// Release could not be proven before the deadline, or before the connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReleaseError {
-    /// Bytes in quarantine: kept alive, never reused, until the kernel proves that it let go.
+    /// Bytes of which nobody can say who still reads them. They are kept alive and not reused until the kernel proves that it
+    /// let go; or, where it never will, ring pages are replaced first, and other memory is kept for ever.
     pub quarantined: u64,
 }
 
@@ -144,7 +145,7 @@ impl fmt::Display for ReleaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the kernel did not prove the release before the deadline; {} bytes are in quarantine and will not be reused",
+            "the release was not proven before the deadline or the end of the connection; {} bytes are in quarantine and will not be reused",
             self.quarantined
         )
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io::Read as _,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -157,5 +158,33 @@ fn the_last_byte_before_a_close_does_not_wait_for_the_timer() {
                 assert_eq!(sink.stats().looks, sink.stats().looks_by_event, "{:?}", sink.stats());
             }
         });
+    }
+}
+
+/// The error queue of IPv6 has another name for the same messages.
+#[test]
+fn acknowledgements_are_told_over_ipv6_too() {
+    let Ok(listener) = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) else {
+        return harness::skip("acknowledgements_are_told_over_ipv6_too", "there is no IPv6 here");
+    };
+    let port = listener.local_addr().unwrap().port();
+    let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    for address in [Ipv6Addr::LOCALHOST, mapped] {
+        let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
+        socket.connect(&SocketAddr::from((address, port)).into()).unwrap();
+        let reader = reader(listener.accept().unwrap().0);
+        // Without poison: loopback hands over the ring's own pages, whatever the sink was told.
+        let ring = Ring::builder().reuse(Reuse::InPlace).build_on(Kind::Anonymous.map(CHUNK)).unwrap();
+        harness::runtime().block_on(async {
+            let mut sink = TcpStream::from(socket).into_sink(trusting()).await.unwrap();
+            let mut grant = ring.try_reserve(CHUNK).unwrap();
+            grant.as_mut_slice().fill(fill_of(0));
+            grant.fill(CHUNK).unwrap();
+            sink.send(grant.commit()).await.unwrap();
+            harness::within("release", sink.released(CHUNK as u64)).await.unwrap();
+            let stats = sink.stats();
+            assert!(stats.looks_by_event > 0 && stats.looks == stats.looks_by_event, "{address}: {stats:?}");
+        });
+        assert_eq!(reader.join().unwrap(), 1);
     }
 }

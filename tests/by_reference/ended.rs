@@ -1,7 +1,11 @@
 //! Connections that end with memory in flight that only the peer could have released: it is abandoned, which is to say replaced
 //! or put into quarantine, and never read again as something else.
 
-use std::{io::ErrorKind, thread, time::Duration};
+use std::{
+    io::{ErrorKind, Read as _},
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use zerosink::{Path, SendError, ring::RingStats};
@@ -267,4 +271,48 @@ fn control_an_af_unix_peer_reads_later_bytes_after_a_shutdown() {
     support::mapped::overwrite_immutable(&piece, POISON).unwrap();
     let received = read_all(theirs);
     assert!(received.bytes == vec![POISON; CHUNK], "{received:?}");
+}
+
+/// Also while a send is under way, on another thread than the one that hears of the reset.
+#[test]
+fn a_reset_at_any_moment_leaves_nothing_in_custody() {
+    const ROUNDS: usize = 60;
+    let ring = mapped_ring(Kind::Anonymous, 16 * CHUNK, Reuse::InPlace);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut abandoned = 0;
+    for round in 0..ROUNDS {
+        let (socket, reader) = harness::connection(None);
+        let (stats, error) = runtime.block_on(async {
+            let mut sink = socket.into_sink(trusting()).await.unwrap();
+            let peer = thread::spawn(move || {
+                let mut some = vec![0; 1 + round * 8192];
+                (&reader).read_exact(&mut some).unwrap();
+                socket2::SockRef::from(&reader).set_linger(Some(Duration::ZERO)).unwrap();
+            });
+            let sending = async {
+                loop {
+                    let piece = filled(ring.reserve(CHUNK).await.unwrap(), 0, CHUNK);
+                    if let Err(error) = sink.send(piece).await {
+                        break error;
+                    }
+                }
+            };
+            let error = harness::within("the reset", sending).await;
+            peer.join().unwrap();
+            // Not after the deadline of thirty seconds, but at the latest with the next tick.
+            let custody = async {
+                while sink.stats().pinned_bytes > 0 || ring.stats().leased > 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let ended = tokio::time::timeout(Duration::from_secs(3), custody).await;
+            assert!(ended.is_ok(), "round {round}: {:?}", sink.stats());
+            (sink.stats(), error)
+        });
+        is_over(&error, End::Reset);
+        abandoned += stats.abandoned_bytes;
+        let ring = ring.stats();
+        assert_eq!((ring.free, ring.quarantined), (16 * CHUNK, 0), "round {round}: {ring:?}");
+    }
+    assert!(abandoned > 0, "no reset came with memory in flight");
 }

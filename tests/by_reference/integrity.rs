@@ -20,10 +20,10 @@ use super::{
 use zerosink::Path;
 
 const RING: usize = 128 << 10;
-const TOTAL: u64 = if cfg!(debug_assertions) { 4 << 20 } else { 64 << 20 };
+const TOTAL: u64 = if cfg!(debug_assertions) { 4 << 20 } else { 16 << 20 };
 /// 4 KiB every 20 ms for more than a lap of the ring, then as fast as it can.
 const SLOW: Pace =
-    Pace { receive_buffer: Some(64 << 10), gated: false, late: Duration::from_millis(200), slow_reads: 40 };
+    Pace { receive_buffer: Some(64 << 10), gated: false, late: Duration::from_millis(200), slow_reads: 32 };
 
 /// Sockets with a slow reader.
 fn over_loopback() -> (Socket, Peer) {
@@ -141,7 +141,8 @@ fn gift_of_whole_units_from_a_ring_in_place_over_af_unix() {
 
 /// Memory that is never written again: released at once.
 fn immutable(connect: impl Fn() -> (Socket, Peer), kind: Kind) {
-    let ring = mapped_ring(kind, TOTAL as usize + RING, Reuse::Immutable);
+    // An odd piece takes whole pages.
+    let ring = mapped_ring(kind, TOTAL as usize * 9 / 8, Reuse::Immutable);
     is_exact(&transfer(connect(), by(Mechanism::Splice), &ring), Mechanism::Splice, &ring);
 }
 

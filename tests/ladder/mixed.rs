@@ -11,7 +11,7 @@ use super::{
         mapped::{Kind, mapped_ring},
         pattern::{self, Verdict},
         peer::{Pace, Peer},
-        poisoned_ring,
+        poisoned_ring, seccomp,
     },
     wire::network::{Link, Network},
     *,
@@ -124,12 +124,22 @@ async fn send(socket: Socket, config: SinkConfig, seed: u64) -> SinkStats {
 
 /// Plays all seeds, and says how many bytes went by each mechanism.
 fn play(connect: impl Fn() -> (Socket, Peer) + Sync, config: &SinkConfig) -> [u64; Mechanism::ALL.len()] {
+    play_after(|| {}, connect, config)
+}
+
+/// The same, and each sender's thread does something first.
+fn play_after(
+    prepare: impl Fn() + Sync,
+    connect: impl Fn() -> (Socket, Peer) + Sync,
+    config: &SinkConfig,
+) -> [u64; Mechanism::ALL.len()] {
     let mut sent = [0; _];
     std::thread::scope(|scope| {
         let runs: Vec<_> = (0..SEEDS)
             .map(|seed| {
-                let connect = &connect;
+                let (prepare, connect) = (&prepare, &connect);
                 scope.spawn(move || {
+                    prepare();
                     let (socket, peer) = connect();
                     let sending = async { tokio::time::timeout(PATIENCE, send(socket, config.clone(), seed)).await };
                     let stats = harness::runtime().block_on(sending).expect("the stream has stalled");
@@ -188,6 +198,21 @@ fn over_loopback_order_and_bytes_survive() {
     took_turns(all, &[Mechanism::Copy, Mechanism::Splice, Mechanism::MsgZerocopy]);
     let little = config.path(Path::OffHost).max_pinned_bytes(64 << 10);
     took_turns(play(over_loopback, &little), &[Mechanism::Copy, Mechanism::Splice, Mechanism::MsgZerocopy]);
+}
+
+/// The other one that is notified goes on after the call, and what comes next must wait for it.
+#[cfg(zerosink_uring)]
+#[test]
+fn where_msg_zerocopy_is_forbidden_io_uring_takes_turns() {
+    let host = zerosink::probe::host();
+    if !host.mechanisms.iter().any(|(mechanism, support)| *mechanism == Mechanism::IoUring && support.is_yes()) {
+        return harness::skip("where_msg_zerocopy_is_forbidden_io_uring_takes_turns", "there is no io_uring here");
+    }
+    let flags = libc::MSG_ZEROCOPY | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let forbid = || seccomp::deny(libc::SYS_sendmsg, (2, flags as u32)).unwrap();
+    let config = SinkConfig::new().copy_threshold(1000).path(Path::OffHost);
+    let sent = play_after(forbid, over_loopback, &config);
+    took_turns(sent, &[Mechanism::Copy, Mechanism::Splice, Mechanism::IoUring]);
 }
 
 #[test]

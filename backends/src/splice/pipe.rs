@@ -8,17 +8,38 @@ use std::{
     fs::File,
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use crate::sys::splice as sys;
+use crate::sys::{fork, splice as sys};
 
 /// What a pipe should hold, in bytes: a large send then costs two calls. The host may permit less.
 const WANTED: usize = 1 << 20;
 /// Pipes that are kept for the next send; as many are in use at once as threads send.
 const KEPT: usize = 16;
 
-static IDLE: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
+static IDLE: Mutex<Idle> = Mutex::new(Idle { generation: 0, pipes: Vec::new() });
+
+/// Pipes that nobody uses.
+#[derive(Debug)]
+struct Idle {
+    /// Of the process, see [`fork::generation`].
+    generation: u32,
+    pipes: Vec<Pipe>,
+}
+
+impl Idle {
+    fn lock() -> MutexGuard<'static, Self> {
+        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = fork::generation();
+        if idle.generation != generation {
+            // The parent has them, too, and would read what this process puts in.
+            idle.pipes.clear();
+            idle.generation = generation;
+        }
+        idle
+    }
+}
 
 /// How a pipe's content goes into a socket.
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +69,7 @@ impl Pipe {
     ///
     /// As `pipe2(2)`: `EMFILE`, `ENFILE`.
     pub(crate) fn take() -> io::Result<Self> {
-        let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = Idle::lock().pipes.pop();
         if let Some(pipe) = idle {
             return Ok(pipe);
         }
@@ -60,9 +81,9 @@ impl Pipe {
     }
 
     fn give_back(self) {
-        let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < KEPT {
-            idle.push(self);
+        let mut idle = Idle::lock();
+        if idle.pipes.len() < KEPT {
+            idle.pipes.push(self);
         }
     }
 

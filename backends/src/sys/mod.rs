@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "the only address of raw system calls; every block has its proof")]
 
 pub(crate) mod errqueue;
+pub(crate) mod fork;
 pub(crate) mod readable;
 pub(crate) mod socket;
 pub(crate) mod splice;
