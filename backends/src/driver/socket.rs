@@ -66,6 +66,9 @@ pub(crate) struct WatchedSocket {
     closed: AtomicBool,
     revoked: AtomicBool,
     given_up: AtomicBool,
+    /// A send by io_uring waits for room.
+    #[cfg(zerosink_uring)]
+    wants_room: AtomicBool,
     /// The error number of a send that was accepted and will never be in the socket; 0 if there is none.
     failed: AtomicI32,
 }
@@ -94,6 +97,8 @@ impl WatchedSocket {
             closed: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            #[cfg(zerosink_uring)]
+            wants_room: AtomicBool::new(false),
             failed: AtomicI32::new(0),
         }
     }
@@ -290,6 +295,18 @@ impl WatchedSocket {
         if self.is_done() {
             self.watch.forget(self);
         }
+    }
+
+    /// The next event that may mean room is also for a send by io_uring.
+    #[cfg(zerosink_uring)]
+    pub(crate) fn want_room(&self, wanted: bool) {
+        self.wants_room.store(wanted, SeqCst);
+    }
+
+    #[cfg(zerosink_uring)]
+    pub(super) fn takes_wish_for_room(&self) -> bool {
+        // Read first, for it is nearly always false.
+        self.wants_room.load(SeqCst) && self.wants_room.swap(false, SeqCst)
     }
 
     #[cfg(zerosink_uring)]

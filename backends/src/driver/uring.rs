@@ -41,9 +41,15 @@ impl Watch {
         Ok(uring)
     }
 
-    /// Watches for completions. Edge-triggered: whoever looks takes all that are there.
+    /// Will watch for completions when it is asked to.
     pub(crate) fn add_uring(&self, queues: &Queues) -> io::Result<()> {
-        Ok(epoll::add(self, queues, epoll::EventData::new_u64(TOKEN), epoll::EventFlags::IN | epoll::EventFlags::ET)?)
+        Ok(epoll::add(self, queues, epoll::EventData::new_u64(TOKEN), epoll::EventFlags::ONESHOT)?)
+    }
+
+    /// Turns the io_uring once when there are completions, or if there are some already.
+    pub(crate) fn expect_completions(&self, queues: &Queues) -> io::Result<()> {
+        let flags = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+        Ok(epoll::modify(self, queues, epoll::EventData::new_u64(TOKEN), flags)?)
     }
 
     /// Stops to watch for completions.
@@ -53,10 +59,14 @@ impl Watch {
         }
     }
 
-    /// Takes in what has completed.
-    pub(super) fn turn_uring(&self) {
+    /// Takes in what has completed. `by_event` if epoll has said so, which it does once.
+    pub(super) fn turn_uring(&self, by_event: bool) {
         if let Some(uring) = self.uring.get() {
-            uring.turn();
+            if by_event {
+                uring.turn_by_event();
+            } else {
+                uring.turn();
+            }
         }
     }
 
@@ -84,9 +94,11 @@ impl WatchedSocket {
         self.watcher().uring(size, how)
     }
 
-    /// There is room, or it is over.
+    /// There is room, or it is over: a send that waits for that goes on.
     pub(super) fn resume_uring(&self) {
-        if let Some(uring) = self.watcher().uring.get() {
+        if self.takes_wish_for_room()
+            && let Some(uring) = self.watcher().uring.get()
+        {
             uring.resume(self);
         }
     }

@@ -137,7 +137,7 @@ impl Watch {
             }
             #[cfg(zerosink_uring)]
             if token == super::uring::TOKEN {
-                self.turn_uring();
+                self.turn_uring(true);
                 continue;
             }
             let socket = self.sockets().get(&token).cloned();
@@ -156,7 +156,7 @@ impl Watch {
         rustix::io::read(&self.timer, &mut expirations).ok();
         #[cfg(zerosink_uring)]
         {
-            self.turn_uring();
+            self.turn_uring(false);
             self.close_idle_uring();
         }
         let now = Instant::now();

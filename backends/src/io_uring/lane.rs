@@ -4,7 +4,10 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicU8, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -32,26 +35,26 @@ impl Lane {
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.busy.load(SeqCst)
+        self.busy.load(Acquire)
     }
 
     pub(super) fn set_busy(&self, busy: bool) {
-        self.busy.store(busy, SeqCst);
+        self.busy.store(busy, Release);
     }
 
     pub(super) fn count_fallback(&self, bytes: usize, reason: Refusal) {
-        self.reason.store(reason.index() as u8, SeqCst);
-        self.fallback.fetch_add(bytes as u64, SeqCst);
+        self.reason.store(reason.index() as u8, Relaxed);
+        self.fallback.fetch_add(bytes as u64, Release);
     }
 
     /// Bytes that were copied after all, since the last time, and why.
     pub(super) fn take_fallback(&self) -> Option<(usize, Refusal)> {
         // Read first, for it is nearly always 0.
-        if self.fallback.load(SeqCst) == 0 {
+        if self.fallback.load(Relaxed) == 0 {
             return None;
         }
-        let bytes = self.fallback.swap(0, SeqCst);
-        Some((bytes as usize, Refusal::ALL[usize::from(self.reason.load(SeqCst))]))
+        let bytes = self.fallback.swap(0, Acquire);
+        Some((bytes as usize, Refusal::ALL[usize::from(self.reason.load(Relaxed))]))
     }
 }
 

@@ -23,6 +23,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use zerosink_core::{
     AttachError, Backend, Connection, Mechanism, Refusal, Segment, SendError, SendQueue, SinkConfig, Support, Transmit,
     ZeroCopySink, policy::Family,
@@ -107,10 +108,14 @@ impl Sender {
     /// Queues the owned segments at the front, as far as one send goes. Returns how many bytes that is.
     fn send(&self, connection: &Connection, queue: &SendQueue<'_>) -> io::Result<usize> {
         let memory = front(queue);
-        let bytes = memory.iter().map(bytes::Bytes::len).sum();
-        connection.queue(Mechanism::IoUring, memory.clone(), bytes, |number| {
-            self.lane.uring.begin(&self.lane, number, memory)
-        })?;
+        let bytes = memory.iter().map(Bytes::len).sum();
+        let custody: Memory = match &*memory {
+            // The common case, without building a list.
+            [piece] => Memory::from_buf([piece.clone()]),
+            pieces => pieces.iter().cloned().collect(),
+        };
+        connection
+            .queue(Mechanism::IoUring, custody, bytes, |number| self.lane.uring.begin(&self.lane, number, memory))?;
         Ok(bytes)
     }
 }

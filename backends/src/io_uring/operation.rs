@@ -3,17 +3,14 @@
 //! A send may take several submissions, one after the other: a short one is followed by its rest. Each has a result and,
 //! if that says so, a notification later; notifications of different submissions come in any order.
 
-use std::sync::Arc;
-
 use bytes::{Buf as _, Bytes};
 use smallvec::SmallVec;
 use zerosink_core::Refusal;
 
-use super::lane::Lane;
 use crate::sys::uring::{Completion, How, Message, Payload};
 
 /// The memory of a send.
-pub(super) type Memory = SmallVec<[Bytes; 2]>;
+pub(super) type Memory = SmallVec<[Bytes; 1]>;
 
 /// Submissions in a row that brought the send no further, before it counts as failed.
 const MOST_ATTEMPTS: u32 = 8;
@@ -35,9 +32,6 @@ pub(super) enum Next {
 
 /// One send.
 pub(super) struct Operation {
-    pub(super) lane: Arc<Lane>,
-    /// By which custody knows it.
-    pub(super) number: u64,
     /// What is not in the socket yet. Empty when the last result has come: custody alone holds the memory then.
     rest: Memory,
     /// Describes `rest` to the kernel while it is more than one piece.
@@ -60,10 +54,8 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    pub(super) fn new(lane: Arc<Lane>, number: u64, memory: Memory, how: How) -> Self {
+    pub(super) fn new(memory: Memory, how: How) -> Self {
         Self {
-            lane,
-            number,
             rest: memory,
             message: None,
             how,
@@ -80,7 +72,7 @@ impl Operation {
     }
 
     /// What to submit. It stays where it is until the result.
-    pub(super) fn payload(&mut self) -> (Payload<'_>, How) {
+    pub(super) fn submission(&mut self) -> (Payload<'_>, How) {
         let payload = match &*self.rest {
             [piece] => Payload::One(piece),
             pieces => Payload::Many(self.message.insert(Message::new(pieces))),

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::{
     lane::Lane,
     operation::{Memory, Next, Operation},
-    operations::Operations,
+    operations::{Entry, Operations},
 };
 use crate::{
     driver::{Socket, Watch},
@@ -27,7 +27,8 @@ use crate::{
 };
 
 /// Entries of the two queues. Each send is submitted as it is queued, so that submissions wait only after the kernel has
-/// refused to take them. Completions that do not fit wait in the kernel, which takes memory and a system call.
+/// refused to take them. Notifications come in bursts, of all small sends of a socket at once; completions that do not fit
+/// wait in the kernel, which costs it memory and us a system call.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Size {
     pub(crate) submissions: u32,
@@ -35,7 +36,7 @@ pub(crate) struct Size {
 }
 
 impl Size {
-    pub(crate) const USUAL: Self = Self { submissions: 64, completions: 1024 };
+    pub(crate) const USUAL: Self = Self { submissions: 64, completions: 4096 };
 }
 
 /// The io_uring of a runtime.
@@ -43,6 +44,8 @@ pub(crate) struct Uring {
     engine: Mutex<Engine>,
     /// Somebody wanted to look at the completions while another held the lock, who does it for him.
     look_again: AtomicBool,
+    /// The driver's epoll will tell about completions.
+    expected: AtomicBool,
     watch: Weak<Watch>,
 }
 
@@ -51,17 +54,13 @@ impl Uring {
     pub(crate) fn open(watch: &Arc<Watch>, size: Size, how: How) -> io::Result<Arc<Self>> {
         let queues = Queues::open(size.submissions, size.completions)?;
         watch.add_uring(&queues)?;
-        let engine = Engine {
-            queues,
-            how,
-            operations: Operations::default(),
-            waiting: VecDeque::new(),
-            parked: Vec::new(),
-            queued: VecDeque::new(),
-            broken: None,
-        };
-        let (engine, look_again) = (Mutex::new(engine), AtomicBool::new(false));
-        Ok(Arc::new(Self { engine, look_again, watch: Arc::downgrade(watch) }))
+        let engine = Engine { queues, how, sends: Sends::default(), queued: VecDeque::new(), broken: None };
+        Ok(Arc::new(Self {
+            engine: Mutex::new(engine),
+            look_again: AtomicBool::new(false),
+            expected: AtomicBool::new(false),
+            watch: Arc::downgrade(watch),
+        }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Engine> {
@@ -72,7 +71,12 @@ impl Uring {
     /// of it was sent, and the kernel holds none of the memory.
     pub(super) fn begin(&self, lane: &Arc<Lane>, number: u64, memory: Memory) -> io::Result<()> {
         let mut after = After::default();
-        let begun = self.lock().begin(lane, number, memory, &mut after);
+        let begun = {
+            let mut engine = self.lock();
+            let begun = engine.begin(lane, number, memory, &mut after);
+            self.expect(&engine);
+            begun
+        };
         after.run();
         // Whoever has set it before the lock was free has gone away.
         fence(SeqCst);
@@ -82,19 +86,33 @@ impl Uring {
         begun.map_err(io::Error::from_raw_os_error)
     }
 
-    /// The socket has room, or is over: a send that waits for that goes on.
+    /// The socket has room, or is over: its send that waits for that goes on.
     pub(crate) fn resume(&self, socket: &Socket) {
-        let mut engine = self.lock();
-        let Engine { parked, waiting, operations, .. } = &mut *engine;
-        let ours =
-            |key: &mut u64| operations.get_mut(*key).is_some_and(|op| ptr::eq(&raw const *op.lane.socket, socket));
-        let before = waiting.len();
-        waiting.extend(parked.extract_if(.., ours));
-        let resumed = waiting.len() > before;
-        drop(engine);
-        if resumed {
-            self.turn();
+        self.lock().sends.resume(socket);
+        self.turn();
+    }
+
+    /// Has the driver woken by completions that are still to come. Most sends have none: the kernel has taken the bytes, and
+    /// let go of them if it copied, before the submission returns; then a wake-up would be for nothing.
+    fn expect(&self, engine: &Engine) {
+        // With the lock held, only this sets it.
+        if engine.sends.operations.is_empty() || self.expected.load(SeqCst) {
+            return;
         }
+        self.expected.store(true, SeqCst);
+        // Without a watch there is nobody to be woken.
+        let expected = self.watch.upgrade().map_or(Ok(()), |watch| watch.expect_completions(&engine.queues));
+        if let Err(error) = expected {
+            // The timer looks, too.
+            tracing::error!(%error, "completions of io_uring do not wake the driver");
+            self.expected.store(false, SeqCst);
+        }
+    }
+
+    /// As [`turn`](Self::turn), when the driver's epoll has told about completions, which it does once.
+    pub(crate) fn turn_by_event(&self) {
+        self.expected.store(false, SeqCst);
+        self.turn();
     }
 
     /// Takes what has completed, and submits what waits for it. Without a system call if there is nothing to submit.
@@ -111,6 +129,7 @@ impl Uring {
             self.look_again.store(false, SeqCst);
             let mut after = After::default();
             engine.drain(&mut after);
+            self.expect(&engine);
             drop(engine);
             after.run();
             fence(SeqCst);
@@ -138,7 +157,14 @@ impl fmt::Debug for Uring {
 struct After {
     /// Of sends whose result came when nobody waited for it on the spot.
     flushed: SmallVec<[Arc<Lane>; 4]>,
-    released: SmallVec<[Operation; 4]>,
+    released: SmallVec<[Released; 4]>,
+}
+
+/// A send that the kernel has let go of.
+struct Released {
+    lane: Arc<Lane>,
+    number: u64,
+    copied: Option<bool>,
 }
 
 impl After {
@@ -146,14 +172,14 @@ impl After {
         for lane in self.flushed {
             lane.socket.after_flush();
         }
-        for operation in self.released {
-            let (socket, number) = (&operation.lane.socket, operation.number);
-            let completion = match operation.copied() {
-                Some(copied) => socket.ledger().complete(number, copied),
-                None => socket.ledger().complete_unreported(number),
+        for Released { lane, number, copied } in self.released {
+            let ledger = lane.socket.ledger();
+            let completion = match copied {
+                Some(copied) => ledger.complete(number, copied),
+                None => ledger.complete_unreported(number),
             };
-            tracing::trace!(number, copied = operation.copied(), completion.pinned, "released");
-            socket.after_release();
+            tracing::trace!(number, copied, completion.pinned, "released");
+            lane.socket.after_release();
         }
     }
 }
@@ -161,15 +187,21 @@ impl After {
 struct Engine {
     queues: Queues,
     how: How,
-    operations: Operations,
-    /// Sends that are not in the submission queue yet.
-    waiting: VecDeque<u64>,
-    /// Sends that wait for room in their socket.
-    parked: Vec<u64>,
+    sends: Sends,
     /// Sends in the submission queue that the kernel has not taken yet.
     queued: VecDeque<u64>,
     /// `io_uring_enter(2)` failed for good: the kernel has taken nothing since, and takes nothing more.
     broken: Option<i32>,
+}
+
+/// The sends under way.
+#[derive(Default)]
+struct Sends {
+    operations: Operations,
+    /// Those that are not in the submission queue yet.
+    waiting: VecDeque<u64>,
+    /// Those that wait for room in their socket.
+    parked: Vec<u64>,
 }
 
 impl Engine {
@@ -178,21 +210,22 @@ impl Engine {
             return Err(errno);
         }
         lane.set_busy(true);
-        let key = self.operations.insert(Operation::new(Arc::clone(lane), number, memory, self.how));
-        self.waiting.push_back(key);
+        let operation = Operation::new(memory, self.how);
+        let key = self.sends.operations.insert(Entry { lane: Arc::clone(lane), number, operation });
+        self.sends.waiting.push_back(key);
         self.submit();
         let refused = self.drain(after);
         // Otherwise it is released already.
-        if let Some(operation) = self.operations.get_mut(key) {
+        if let Some(Entry { operation, .. }) = self.sends.operations.get_mut(key) {
             if let Some(errno) = refused
                 && operation.is_untouched()
             {
-                self.operations.remove(key);
+                self.sends.operations.remove(key);
                 lane.set_busy(false);
                 return Err(errno);
             }
             let next = operation.begun(refused);
-            self.act(key, next, after);
+            self.sends.act(key, next, after);
             self.drain(after);
         }
         Ok(())
@@ -202,22 +235,21 @@ impl Engine {
     fn submit(&mut self) -> bool {
         let mut taken = 0;
         loop {
-            while let Some(key) = self.waiting.front().copied() {
-                if let Some(operation) = self.operations.get_mut(key) {
-                    let lane = Arc::clone(&operation.lane);
-                    let (payload, how) = operation.payload();
+            while let Some(key) = self.sends.waiting.front().copied() {
+                if let Some(Entry { lane, operation, .. }) = self.sends.operations.get_mut(key) {
+                    let (payload, how) = operation.submission();
                     if !self.queues.push(key, lane.socket.as_fd(), &payload, how) {
                         break;
                     }
                     self.queued.push_back(key);
                 }
-                self.waiting.pop_front();
+                self.sends.waiting.pop_front();
             }
             match self.queues.submit() {
                 Ok(count) => {
                     self.queued.drain(..count.min(self.queued.len()));
                     taken += count;
-                    if count == 0 || (self.queued.is_empty() && self.waiting.is_empty()) {
+                    if count == 0 || (self.queued.is_empty() && self.sends.waiting.is_empty()) {
                         return taken > 0;
                     }
                 }
@@ -241,64 +273,86 @@ impl Engine {
     fn drain(&mut self, after: &mut After) -> Option<i32> {
         let mut refused = None;
         loop {
-            let mut found = SmallVec::<[(u64, Completion); 16]>::new();
-            self.queues.completions(|key, completion| found.push((key, completion)));
-            if let Some(errno) = self.broken {
+            let Self { queues, sends, queued, broken, .. } = self;
+            let mut idle = true;
+            let mut take = |key, completion| {
+                idle = false;
+                refused = sends.take(key, completion, after).or(refused);
+            };
+            queues.completions(&mut take);
+            if let Some(errno) = *broken {
                 let result = Completion::Result { result: Err(errno), notification_follows: false };
-                let never_taken = mem::take(&mut self.queued).into_iter().chain(mem::take(&mut self.waiting));
-                found.extend(never_taken.map(|key| (key, result)));
+                mem::take(queued).into_iter().for_each(|key| take(key, result));
+                for key in mem::take(&mut self.sends.waiting) {
+                    idle = false;
+                    refused = self.sends.take(key, result, after).or(refused);
+                }
             }
-            let idle = found.is_empty();
-            for (key, completion) in found {
-                refused = self.take(key, completion, after).or(refused);
-            }
-            let settled = self.waiting.is_empty() && self.queued.is_empty() && !self.queues.overflowed();
+            let settled = self.sends.waiting.is_empty() && self.queued.is_empty() && !self.queues.overflowed();
             if settled || (!self.submit() && idle && self.queues.is_empty()) {
                 return refused;
             }
         }
     }
+}
+
+impl Sends {
+    fn resume(&mut self, socket: &Socket) {
+        let operations = &mut self.operations;
+        let ours =
+            |key: &mut u64| operations.get_mut(*key).is_some_and(|its| ptr::eq(&raw const *its.lane.socket, socket));
+        self.waiting.extend(self.parked.extract_if(.., ours));
+    }
 
     fn take(&mut self, key: u64, completion: Completion, after: &mut After) -> Option<i32> {
-        let Some(operation) = self.operations.get_mut(key) else {
+        let Some(Entry { lane, operation, .. }) = self.operations.get_mut(key) else {
             tracing::error!(key, ?completion, "a completion of nothing that was sent");
             return None;
         };
         let before = operation.sent;
         let next = operation.take(completion);
         let bytes = operation.sent - before;
-        // With the lock held: the next send of this socket, and its result, come after it.
-        operation.lane.socket.ledger().flush(bytes as u64);
-        if let Some(reason) = operation.fallback {
-            operation.lane.count_fallback(bytes, reason);
+        if bytes > 0 {
+            // With the lock held: the next send of this socket, and its result, come after it.
+            lane.socket.ledger().flush(bytes as u64);
+            if let Some(reason) = operation.fallback {
+                lane.count_fallback(bytes, reason);
+            }
         }
         self.act(key, next, after)
     }
 
     fn act(&mut self, key: u64, next: Next, after: &mut After) -> Option<i32> {
-        let operation = self.operations.get_mut(key)?;
+        let Entry { lane, operation, .. } = self.operations.get_mut(key)?;
         match next {
             Next::Wait => {}
             Next::Submit => self.waiting.push_back(key),
-            // Asked after the kernel has given up, so room that comes now is an event that is still to be seen.
-            Next::Park if sys::socket::has_room(operation.lane.socket.as_fd()) => self.waiting.push_back(key),
             Next::Park => {
-                operation.parked();
-                self.parked.push(key);
+                lane.socket.want_room(true);
+                // Asked after the wish, so that room that comes now is an event that is still to be seen.
+                if sys::socket::has_room(lane.socket.as_fd()) {
+                    lane.socket.want_room(false);
+                    self.waiting.push_back(key);
+                } else {
+                    operation.parked();
+                    self.parked.push(key);
+                }
             }
             Next::Refused(errno) => return Some(errno),
             Next::Over(result) => {
                 if let Err(errno) = result {
-                    operation.lane.socket.fail(errno);
+                    lane.socket.fail(errno);
                 }
-                operation.lane.set_busy(false);
+                lane.set_busy(false);
                 if !operation.is_beginning() {
-                    after.flushed.push(Arc::clone(&operation.lane));
+                    after.flushed.push(Arc::clone(lane));
                 }
             }
         }
-        if operation.is_released() {
-            after.released.extend(self.operations.remove(key));
+        if operation.is_released()
+            && let Some(Entry { lane, number, operation }) = self.operations.remove(key)
+        {
+            after.released.push(Released { lane, number, copied: operation.copied() });
         }
         None
     }
