@@ -25,7 +25,7 @@ struct Loop {
 
 pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Instant> {
     let fd = socket.as_fd().as_raw_fd();
-    let mut state = Loop { ring: IoUring::builder().setup_cqsize(1024).build(64)?, sent: 0, pinned: 0 };
+    let mut state = Loop { ring: IoUring::builder().setup_cqsize(4096).build(64)?, sent: 0, pinned: 0 };
     let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
     let start = Instant::now();
     while state.sent < total {
@@ -60,6 +60,11 @@ impl Loop {
             over = true;
             self.pinned += u64::from(cqueue::more(entry.flags()));
             self.sent += u64::try_from(entry.result()).map_err(|_| io::Error::from_raw_os_error(-entry.result()))?;
+        }
+        if self.ring.submission().cq_overflow() {
+            // Many notifications at once: the kernel keeps what did not fit until it is entered.
+            self.ring.submit()?;
+            return Ok(over || self.look()?);
         }
         Ok(over)
     }
