@@ -26,7 +26,7 @@ struct Loop {
 pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Instant> {
     let fd = socket.as_fd().as_raw_fd();
     let mut state = Loop { ring: IoUring::builder().setup_cqsize(4096).build(64)?, sent: 0, pinned: 0 };
-    let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+    let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL | libc::MSG_EOR;
     let start = Instant::now();
     while state.sent < total {
         let bytes = store.lend()?;
