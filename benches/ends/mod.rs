@@ -10,6 +10,7 @@ use std::{
         unix::net::UnixStream,
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use rustix::{
@@ -55,27 +56,27 @@ impl Socket {
 
 /// The reading end: a thread that reads into one buffer and counts.
 #[derive(Debug)]
-pub(crate) struct Reader(JoinHandle<io::Result<u64>>);
+pub(crate) struct Reader(JoinHandle<io::Result<(u64, Instant)>>);
 
 impl Reader {
     fn start(stream: impl Read + Send + 'static) -> Self {
         Self(thread::spawn(move || count(stream)))
     }
 
-    /// Waits for the end of file; fails unless `total` bytes came before it.
-    pub(crate) fn finish(self, total: u64) -> io::Result<()> {
-        let counted = self.0.join().map_err(|_panic| io::Error::other("the reader panicked"))??;
-        if counted == total { Ok(()) } else { Err(io::Error::other(format!("{counted} of {total} bytes came"))) }
+    /// Waits for the end of file and says when it came; fails unless `total` bytes came before it.
+    pub(crate) fn finish(self, total: u64) -> io::Result<Instant> {
+        let (counted, end) = self.0.join().map_err(|_panic| io::Error::other("the reader panicked"))??;
+        if counted == total { Ok(end) } else { Err(io::Error::other(format!("{counted} of {total} bytes came"))) }
     }
 }
 
-fn count(mut stream: impl Read) -> io::Result<u64> {
+fn count(mut stream: impl Read) -> io::Result<(u64, Instant)> {
     stay_on(READER);
     let mut buffer = vec![0; 256 << 10];
     let mut bytes = 0;
     loop {
         match stream.read(&mut buffer)? {
-            0 => return Ok(bytes),
+            0 => return Ok((bytes, Instant::now())),
             count => bytes += count as u64,
         }
     }

@@ -11,7 +11,7 @@ use zerosink::{IntoSink, prelude::*};
 use crate::{
     by_hand,
     ends::{Reader, Socket},
-    store::{Memory, Store},
+    store::{self, Memory, Store},
 };
 
 /// One way to send, and the memory that is sent.
@@ -32,6 +32,9 @@ enum How {
     WriteAll,
 }
 
+/// When the first send began, and when everything was released.
+pub(crate) type Times = (Instant, Instant);
+
 const fn sink(name: &'static str, mechanism: Mechanism, memory: Memory) -> Contender {
     Contender { name, how: How::Sink(mechanism), memory }
 }
@@ -46,7 +49,7 @@ const fn write_all(name: &'static str, memory: Memory) -> Contender {
 
 impl Contender {
     pub(crate) const COPY: Self = sink("copy", Mechanism::Copy, Memory::Block);
-    pub(crate) const COPY_BY_HAND: Self = by_hand("sendmsg loop", by_hand::How::Copy, Memory::Block);
+    pub(crate) const COPY_BY_HAND: Self = by_hand("send loop", by_hand::How::Copy, Memory::Block);
     pub(crate) const WRITE_ALL: Self = write_all("tokio write_all", Memory::Block);
     pub(crate) const ZEROCOPY: Self = sink("msg-zerocopy", Mechanism::MsgZerocopy, Memory::Block);
     pub(crate) const ZEROCOPY_BY_HAND: Self = by_hand("MSG_ZEROCOPY loop", by_hand::How::Zerocopy, Memory::Block);
@@ -72,7 +75,7 @@ impl Contender {
     /// The time from the first send until the reader has found the end of file and all memory is released.
     pub(crate) fn run(self, (socket, reader): (Socket, Reader), store: &mut Store, total: u64) -> io::Result<Duration> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.name));
-        let start = match self.how {
+        let times = match self.how {
             How::Sink(mechanism) => on_tokio(async {
                 let config = SinkConfig::new().mechanism(mechanism).peer_copies();
                 match socket {
@@ -98,9 +101,9 @@ impl Contender {
                 by_hand::run(how, &socket, store, total)
             }
         };
-        let start = start.map_err(named)?;
-        reader.finish(total).map_err(named)?;
-        Ok(start.elapsed())
+        let (start, released) = times.map_err(named)?;
+        let read = reader.finish(total).map_err(named)?;
+        Ok(released.max(read) - start)
     }
 }
 
@@ -108,7 +111,7 @@ fn on_tokio<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
 }
 
-async fn by_sink<S, By>(socket: S, config: SinkConfig, store: &mut Store, total: u64) -> io::Result<Instant>
+async fn by_sink<S, By>(socket: S, config: SinkConfig, store: &mut Store, total: u64) -> io::Result<Times>
 where
     S: IntoSink<By, Sink = AutoSink>,
 {
@@ -116,21 +119,24 @@ where
     let start = Instant::now();
     let mut sent = 0;
     while sent < total {
-        let bytes = store.next().await?;
+        let bytes = match store {
+            Store::Ring { ring, chunk } => store::reserve(ring, *chunk).await?,
+            _ => store.share()?,
+        };
         sent += bytes.len() as u64;
         sink.send(bytes).await?;
     }
     sink.close().await?;
     sink.released(total).await.map_err(io::Error::other)?;
-    Ok(start)
+    Ok((start, Instant::now()))
 }
 
-async fn by_write_all(mut socket: impl AsyncWrite + Unpin, store: &mut Store, total: u64) -> io::Result<Instant> {
+async fn by_write_all(mut socket: impl AsyncWrite + Unpin, store: &mut Store, total: u64) -> io::Result<Times> {
     let start = Instant::now();
     let mut sent = 0;
     while sent < total {
-        sent += if let Store::Ring { .. } = store {
-            let bytes = store.next().await?;
+        sent += if let Store::Ring { ring, chunk } = store {
+            let bytes = store::reserve(ring, *chunk).await?;
             socket.write_all(&bytes).await?;
             bytes.len()
         } else {
@@ -140,5 +146,5 @@ async fn by_write_all(mut socket: impl AsyncWrite + Unpin, store: &mut Store, to
         } as u64;
     }
     socket.shutdown().await?;
-    Ok(start)
+    Ok((start, Instant::now()))
 }

@@ -65,16 +65,17 @@ impl Store {
         }
     }
 
-    /// What to send next, for a sink. Waits while the ring is full.
-    pub(crate) async fn next(&mut self) -> io::Result<Bytes> {
+    /// What to send next, to be taken into custody.
+    #[inline]
+    pub(crate) fn share(&mut self) -> io::Result<Bytes> {
         match self {
             Self::Kept { pieces, next } => Ok(pieces[turn(next, pieces.len())].clone()),
-            Self::Ring { ring, chunk } => Ok(filled(ring.reserve(*chunk).await.map_err(io::Error::other)?, *chunk)),
-            Self::Buffer(_) => Err(io::Error::other("a buffer cannot be taken into custody")),
+            Self::Buffer(_) | Self::Ring { .. } => Err(io::Error::other("written before each send")),
         }
     }
 
     /// What to send next, for calls that are over when they return.
+    #[inline]
     pub(crate) fn lend(&mut self) -> io::Result<&[u8]> {
         match self {
             Self::Kept { pieces, next } => Ok(&pieces[turn(next, pieces.len())]),
@@ -88,8 +89,13 @@ impl Store {
 }
 
 fn turn(next: &mut usize, pieces: usize) -> usize {
-    *next = (*next + 1) % pieces;
+    *next = if *next + 1 < pieces { *next + 1 } else { 0 };
     *next
+}
+
+/// What to send next, written. Waits while the ring is full.
+pub(crate) async fn reserve(ring: &Ring, chunk: usize) -> io::Result<Bytes> {
+    Ok(filled(ring.reserve(chunk).await.map_err(io::Error::other)?, chunk))
 }
 
 fn ring(reuse: Reuse, memory: MappedMemory) -> io::Result<Ring> {

@@ -4,15 +4,15 @@ mod sendmsg;
 mod splice;
 mod uring;
 
-use std::{io, os::fd::BorrowedFd, time::Instant};
+use std::{io, os::fd::BorrowedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::{ends::Socket, store::Store};
+use crate::{contender::Times, ends::Socket, store::Store};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// `sendmsg` and `poll`.
+    /// `send` and `poll`.
     Copy,
     /// `sendmsg(MSG_ZEROCOPY)`, `poll` and `recvmsg(MSG_ERRQUEUE)`.
     Zerocopy,
@@ -27,8 +27,8 @@ pub(crate) enum How {
     Gift,
 }
 
-/// Sends so many bytes and closes the sending direction. Returns when it began.
-pub(crate) fn run(how: How, socket: &Socket, store: &mut Store, total: u64) -> io::Result<Instant> {
+/// Sends so many bytes and closes the sending direction. Returns when it began, and when everything was released.
+pub(crate) fn run(how: How, socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
     match how {
         How::Copy => sendmsg::run(socket, false, store, total),
         How::Zerocopy => sendmsg::run(socket, true, store, total),

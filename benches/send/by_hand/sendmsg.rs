@@ -1,4 +1,4 @@
-//! `sendmsg`, with or without `MSG_ZEROCOPY`.
+//! `send`, and `sendmsg` with `MSG_ZEROCOPY`.
 #![expect(unsafe_code, reason = "the hand-written loop reads the error queue as C would")]
 
 use std::{
@@ -11,12 +11,12 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    net::{SendAncillaryBuffer, SendFlags, sendmsg},
+    net::{SendAncillaryBuffer, SendFlags, send, sendmsg},
 };
 
-use crate::{ends::Socket, store::Store};
+use crate::{contender::Times, ends::Socket, store::Store};
 
-pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64) -> io::Result<Instant> {
+pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64) -> io::Result<Times> {
     let fd = socket.as_fd();
     let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     if zerocopy {
@@ -35,7 +35,13 @@ pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64
     while sent < total {
         let mut rest = store.lend()?;
         while !rest.is_empty() {
-            match sendmsg(fd, &[IoSlice::new(rest)], &mut SendAncillaryBuffer::default(), flags) {
+            // As zerosink calls them.
+            let result = if zerocopy {
+                sendmsg(fd, &[IoSlice::new(rest)], &mut SendAncillaryBuffer::default(), flags)
+            } else {
+                send(fd, rest, flags)
+            };
+            match result {
                 Ok(bytes) => {
                     rest = &rest[bytes..];
                     sent += bytes as u64;
@@ -51,7 +57,7 @@ pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64
     while zerocopy && released < calls {
         wait(fd, PollFlags::empty(), &mut released)?;
     }
-    Ok(start)
+    Ok((start, Instant::now()))
 }
 
 fn wait(fd: BorrowedFd<'_>, flags: PollFlags, released: &mut u32) -> io::Result<()> {

@@ -19,6 +19,7 @@ use zerosink::region;
 
 use super::wait_for_room;
 use crate::{
+    contender::Times,
     ends::Socket,
     store::{BYTE, RING, Store},
 };
@@ -72,7 +73,7 @@ fn prepare(socket: &Socket) -> io::Result<Pipe> {
     Pipe::new(socket)
 }
 
-pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Instant> {
+pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
     let pipe = prepare(socket)?;
     let start = Instant::now();
     let mut sent = 0;
@@ -82,10 +83,10 @@ pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<
         sent += bytes.len() as u64;
     }
     socket.shut_down()?;
-    Ok(start)
+    Ok((start, Instant::now()))
 }
 
-pub(super) fn run_sendfile(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Instant> {
+pub(super) fn run_sendfile(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
     let start = Instant::now();
     let mut sent = 0;
     while sent < total {
@@ -107,11 +108,11 @@ pub(super) fn run_sendfile(socket: &Socket, store: &mut Store, total: u64) -> io
         sent += bytes.len() as u64;
     }
     socket.shut_down()?;
-    Ok(start)
+    Ok((start, Instant::now()))
 }
 
 /// Writes before each send, too.
-pub(super) fn run_gift(socket: &Socket, chunk: usize, total: u64) -> io::Result<Instant> {
+pub(super) fn run_gift(socket: &Socket, chunk: usize, total: u64) -> io::Result<Times> {
     let memory = Mapping::new()?;
     let pipe = prepare(socket)?;
     let start = Instant::now();
@@ -130,7 +131,7 @@ pub(super) fn run_gift(socket: &Socket, chunk: usize, total: u64) -> io::Result<
         sent += chunk as u64;
     }
     socket.shut_down()?;
-    Ok(start)
+    Ok((start, Instant::now()))
 }
 
 struct Mapping(*mut c_void);

@@ -10,7 +10,7 @@ use std::{
 use io_uring::{IoUring, cqueue, opcode, types::Fd};
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::{ends::Socket, store::Store};
+use crate::{contender::Times, ends::Socket, store::Store};
 
 /// `IORING_SEND_ZC_REPORT_USAGE`.
 const REPORT_USAGE: u16 = 1 << 3;
@@ -23,7 +23,7 @@ struct Loop {
     pinned: u64,
 }
 
-pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Instant> {
+pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
     let fd = socket.as_fd().as_raw_fd();
     let mut state = Loop { ring: IoUring::builder().setup_cqsize(4096).build(64)?, sent: 0, pinned: 0 };
     let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL | libc::MSG_EOR;
@@ -45,7 +45,7 @@ pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<
         state.wait()?;
         state.look()?;
     }
-    Ok(start)
+    Ok((start, Instant::now()))
 }
 
 impl Loop {
