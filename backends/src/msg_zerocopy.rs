@@ -17,7 +17,7 @@ use zerosink_core::{
 };
 
 use crate::{
-    copy::{poll_copy, wait_or_fail},
+    copy::{poll_copy, poll_room, wait_or_fail},
     probe, sys,
 };
 
@@ -105,7 +105,7 @@ impl Transmit for MsgZerocopy {
         }
         let mut reaped = false;
         loop {
-            let mark = connection.reactor().mark();
+            let mark = std::task::ready!(poll_room(connection, cx, Mechanism::MsgZerocopy))?;
             let run = queue.segments().iter().take(MOST_SLICES).take_while(|segment| owned(segment)).count();
             let error = match Self::send(connection, &queue.segments()[..run]) {
                 Ok(bytes) => {

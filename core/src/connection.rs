@@ -4,9 +4,9 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
@@ -31,6 +31,10 @@ pub struct Connection {
     max_pinned: u64,
     path: AtomicU8,
     path_is_fixed: bool,
+    /// The mark before the last send.
+    mark: AtomicU64,
+    /// A call after that mark found the socket full.
+    full: AtomicBool,
     counters: Counters,
 }
 
@@ -66,6 +70,8 @@ impl Connection {
             max_pinned: config.max_pinned_bytes,
             path: AtomicU8::new(config.path.unwrap_or_default() as u8),
             path_is_fixed: config.path.is_some(),
+            mark: AtomicU64::new(0),
+            full: AtomicBool::new(false),
             counters: Counters::default(),
         }
     }
@@ -90,6 +96,7 @@ impl Connection {
 
     /// The socket and the events on it.
     #[must_use]
+    #[inline]
     pub fn reactor(&self) -> &dyn Reactor {
         &*self.reactor
     }
@@ -103,6 +110,7 @@ impl Connection {
 
     /// Where the packets go, as far as is known.
     #[must_use]
+    #[inline]
     pub fn path(&self) -> Path {
         Path::from_index(self.path.load(Relaxed))
     }
@@ -116,6 +124,7 @@ impl Connection {
 
     /// Whether a send may begin. One that was queued and is not in the socket yet would be overtaken: then `WouldBlock`, and
     /// the writer is woken when it is.
+    #[inline]
     fn may_begin(&self) -> io::Result<()> {
         if let Some(error) = self.reactor.failure() {
             return Err(error);
@@ -131,6 +140,7 @@ impl Connection {
     /// # Errors
     ///
     /// As `send(2)`; `WouldBlock` if the socket is full, or a [queued](Self::queue) send is not in it yet.
+    #[inline(always)]
     pub fn send_copy(&self, slices: &[io::IoSlice<'_>], more: bool, reason: Refusal) -> io::Result<usize> {
         self.may_begin()?;
         let result = self.reactor.write_vectored(slices, more);
@@ -140,6 +150,10 @@ impl Connection {
                 add(&self.counters.sends_copied, 1);
                 add(&self.counters.sent[Mechanism::Copy.index()], *bytes as u64);
                 add(&self.counters.copied[reason.index()], *bytes as u64);
+                // A copy ends short where there is no more room, or at a failure that the next call reports.
+                if *bytes < slices.iter().map(|slice| slice.len()).sum() {
+                    self.found_full();
+                }
             }
             Err(error) => self.failed(error),
         }
@@ -232,10 +246,17 @@ impl Connection {
         add(&self.counters.sent[mechanism.index()], bytes as u64);
     }
 
+    #[cold]
     fn failed(&self, error: &io::Error) {
         if error.kind() == io::ErrorKind::WouldBlock {
-            self.counters.would_block.fetch_add(1, Relaxed);
+            self.found_full();
         }
+    }
+
+    #[cold]
+    fn found_full(&self) {
+        self.full.store(true, Relaxed);
+        add(&self.counters.would_block, 1);
     }
 
     /// `bytes` of a queued send, which counted as sent by `mechanism`, were copied after all. Called by the sender.
@@ -295,6 +316,22 @@ impl Connection {
     #[must_use]
     pub fn notified(&self) -> (u64, u64) {
         self.ledger.notified()
+    }
+
+    /// A mark for [`poll_writable`](Self::poll_writable), to be taken before a call that may find the socket full. Pending if the
+    /// last send found it full and nothing has happened since: another would find the same.
+    #[inline]
+    pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        let mut mark = self.reactor.mark();
+        if self.full.load(Relaxed) {
+            if self.mark.load(Relaxed) == mark {
+                ready!(self.reactor.poll_writable(cx, mark))?;
+                mark = self.reactor.mark();
+            }
+            self.full.store(false, Relaxed);
+        }
+        self.mark.store(mark, Relaxed);
+        Poll::Ready(Ok(mark))
     }
 
     /// Ready if the socket may have become writable since `mark`.

@@ -1,6 +1,10 @@
 //! The comfortable side of [`ZeroCopySink`].
 
-use std::{future::poll_fn, pin::Pin};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Poll, ready},
+};
 
 use bytes::Bytes;
 
@@ -14,7 +18,9 @@ pub trait ZeroCopySinkExt: ZeroCopySink + Unpin {
     /// Cancelling loses count of a partial send; use [`send_queue`](Self::send_queue) where that matters.
     fn send(&mut self, bytes: impl Into<Bytes> + Send) -> impl Future<Output = Result<(), SendError>> + Send {
         async move {
-            let mut queue = SendQueue::from(bytes.into());
+            // In place: it is large, and to move it would cost more than most of a send.
+            let mut queue = SendQueue::new();
+            queue.push(bytes);
             self.send_queue(&mut queue).await
         }
     }
@@ -22,18 +28,18 @@ pub trait ZeroCopySinkExt: ZeroCopySink + Unpin {
     /// Resolves when the queue is empty. Cancel-safe: what was accepted is off the queue, the rest is still on it.
     fn send_queue(&mut self, queue: &mut SendQueue<'_>) -> impl Future<Output = Result<(), SendError>> + Send {
         let mut accepted = 0;
-        async move {
+        poll_fn(move |cx| {
             while !queue.is_empty() {
-                match poll_fn(|cx| Pin::new(&mut *self).poll_send(cx, queue)).await {
+                match ready!(Pin::new(&mut *self).poll_send(cx, queue)) {
                     Ok(bytes) => accepted += bytes,
                     Err(error) => {
                         let before = error.accepted;
-                        return Err(error.after(accepted + before));
+                        return Poll::Ready(Err(error.after(accepted + before)));
                     }
                 }
             }
-            Ok(())
-        }
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Resolves when everything accepted is in the socket.

@@ -15,6 +15,7 @@ pub enum Segment<'a> {
 impl Segment<'_> {
     /// The bytes of this segment.
     #[must_use]
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         match self {
             Self::Owned(bytes) => bytes,
@@ -36,11 +37,13 @@ pub struct SendQueue<'a> {
 impl<'a> SendQueue<'a> {
     /// An empty queue.
     #[must_use]
+    #[inline]
     pub fn new() -> Self {
-        Self::default()
+        Self { segments: SmallVec::new(), head: 0, bytes: 0 }
     }
 
     /// Appends memory that may be taken into custody.
+    #[inline]
     pub fn push(&mut self, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
         if !bytes.is_empty() {
@@ -50,6 +53,7 @@ impl<'a> SendQueue<'a> {
     }
 
     /// Appends memory that must be copied before the send call returns.
+    #[inline]
     pub fn push_borrowed(&mut self, slice: &'a [u8]) {
         if !slice.is_empty() {
             self.bytes += slice.len();
@@ -59,18 +63,21 @@ impl<'a> SendQueue<'a> {
 
     /// Bytes that are still offered.
     #[must_use]
+    #[inline]
     pub const fn remaining(&self) -> usize {
         self.bytes
     }
 
     /// True if nothing is offered.
     #[must_use]
+    #[inline]
     pub const fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
     /// The segments that are still offered, in order; none is empty.
     #[must_use]
+    #[inline]
     pub fn segments(&self) -> &[Segment<'a>] {
         &self.segments[self.head..]
     }
@@ -80,9 +87,20 @@ impl<'a> SendQueue<'a> {
     /// # Panics
     ///
     /// If fewer bytes are offered: that would lose count of the stream.
-    pub fn advance(&mut self, mut accepted: usize) {
+    #[inline]
+    pub fn advance(&mut self, accepted: usize) {
         assert!(accepted <= self.bytes, "{accepted} bytes accepted, but only {} were offered", self.bytes);
         self.bytes -= accepted;
+        if self.bytes == 0 {
+            self.segments.clear();
+            self.head = 0;
+        } else {
+            self.drop_front(accepted);
+        }
+    }
+
+    /// Of more bytes than are dropped.
+    fn drop_front(&mut self, mut accepted: usize) {
         while accepted > 0 {
             let segment = &mut self.segments[self.head];
             let length = segment.as_slice().len();
@@ -97,14 +115,11 @@ impl<'a> SendQueue<'a> {
             self.head += 1;
             accepted -= length;
         }
-        if self.bytes == 0 {
-            self.segments.clear();
-            self.head = 0;
-        }
     }
 }
 
 impl<T: Into<Bytes>> From<T> for SendQueue<'_> {
+    #[inline]
     fn from(bytes: T) -> Self {
         let mut queue = Self::new();
         queue.push(bytes);

@@ -5,7 +5,7 @@ use std::io;
 /// The one way that is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Only {
-    /// `sendmsg(2)` without `MSG_ZEROCOPY`.
+    /// `send(2)` and `sendmsg(2)` without `MSG_ZEROCOPY`.
     Copy,
     /// `sendmsg(2)` with it.
     ZeroCopy,
@@ -37,13 +37,13 @@ fn rules(only: Only) -> Vec<(libc::c_long, Denied)> {
         (libc::SYS_writev, Denied::Always),
         (libc::SYS_pwritev, Denied::Always),
         (libc::SYS_pwritev2, Denied::Always),
-        (libc::SYS_sendto, Denied::Always),
         (libc::SYS_sendmmsg, Denied::Always),
     ];
-    rules.push(match only {
-        Only::Copy => (libc::SYS_sendmsg, Denied::With(2, ZEROCOPY)),
-        Only::ZeroCopy => (libc::SYS_sendmsg, Denied::Without(2, ZEROCOPY)),
-        Only::Splice | Only::Ring => (libc::SYS_sendmsg, Denied::Always),
+    // The flags are the third argument of one, and the fourth of the other.
+    rules.extend(match only {
+        Only::Copy => [(libc::SYS_sendmsg, Denied::With(2, ZEROCOPY)), (libc::SYS_sendto, Denied::With(3, ZEROCOPY))],
+        Only::ZeroCopy => [(libc::SYS_sendmsg, Denied::Without(2, ZEROCOPY)), (libc::SYS_sendto, Denied::Always)],
+        Only::Splice | Only::Ring => [(libc::SYS_sendmsg, Denied::Always), (libc::SYS_sendto, Denied::Always)],
     });
     if only != Only::Splice {
         let calls = [libc::SYS_splice, libc::SYS_vmsplice, libc::SYS_tee, libc::SYS_sendfile];

@@ -17,7 +17,7 @@ use zerosink_core::{
 };
 
 use crate::{
-    copy::poll_copy,
+    copy::{poll_copy, poll_copy_front},
     path::{Oracle, Route},
     probe,
 };
@@ -161,7 +161,38 @@ impl Ladder {
         self.current
     }
 
+    #[inline(always)]
     pub(super) fn poll_send(
+        &mut self,
+        connection: &Connection,
+        cx: &mut Context<'_>,
+        queue: &mut SendQueue<'_>,
+    ) -> Poll<Result<usize, SendError>> {
+        // Most sends of a service, without a look at anything else.
+        if let [Segment::Owned(bytes)] = queue.segments()
+            && let Some(reason) = self.copies(bytes.len())
+            && self.current == Mechanism::Copy
+            && self.own.is_none()
+        {
+            return poll_copy_front(connection, cx, queue, reason);
+        }
+        self.poll_any(connection, cx, queue)
+    }
+
+    /// Why so many owned bytes are copied, whatever memory they are in.
+    #[inline]
+    fn copies(&self, bytes: usize) -> Option<Refusal> {
+        if self.situation.forced == Some(Mechanism::Copy) {
+            Some(Refusal::NotChosen)
+        } else if bytes < self.situation.thresholds.least() {
+            Some(Refusal::Small)
+        } else {
+            None
+        }
+    }
+
+    #[inline(never)]
+    fn poll_any(
         &mut self,
         connection: &Connection,
         cx: &mut Context<'_>,
@@ -170,15 +201,15 @@ impl Ladder {
         if let Some(own) = &mut self.own {
             return Pin::new(own).poll_send(cx, queue);
         }
-        let Some(front) = queue.segments().first() else { return Poll::Ready(Ok(0)) };
+        let [front, others @ ..] = queue.segments() else { return Poll::Ready(Ok(0)) };
         // Segments of one kind, for what may be done with one kind of memory may not be with another.
         let kind = |segment: &Segment<'_>| match segment {
             Segment::Borrowed(_) => None,
             // Memory that no ring knows is heap, and freed heap is rewritten.
             Segment::Owned(bytes) => Some(facts_of(bytes).map_or(Reuse::InPlace, |facts| facts.reuse)),
         };
-        let (first, mut run, mut bytes) = (kind(front), 0, 0);
-        for segment in queue.segments().iter().take_while(|segment| kind(segment) == first) {
+        let (first, mut run, mut bytes) = (kind(front), 1, front.as_slice().len());
+        for segment in others.iter().take_while(|segment| kind(segment) == first) {
             run += 1;
             bytes += segment.as_slice().len();
         }
@@ -219,12 +250,8 @@ impl Ladder {
 
     /// The mechanism for a send of `bytes` owned bytes whose memory is reused this way, or why it is copied.
     fn choose(&mut self, connection: &Connection, bytes: usize, reuse: Reuse) -> Result<Mechanism, Refusal> {
-        if self.situation.forced == Some(Mechanism::Copy) {
-            return Err(Refusal::NotChosen);
-        }
-        // Decides most sends of a service without looking any further.
-        if bytes < self.situation.thresholds.least() {
-            return Err(Refusal::Small);
+        if let Some(reason) = self.copies(bytes) {
+            return Err(reason);
         }
         self.situation.bytes = bytes;
         self.situation.reuse = reuse;

@@ -31,7 +31,7 @@ use zerosink_core::{
 
 pub(crate) use self::pipe::{How, Pipe};
 use crate::{
-    copy::{poll_copy, wait_or_fail},
+    copy::{poll_copy, poll_room, wait_or_fail},
     probe,
     sys::{self, splice::NoSigpipe},
 };
@@ -215,7 +215,7 @@ impl Transmit for Pages {
             Err((refusal, segments)) => return poll_copy(connection, cx, queue, segments, refusal),
         };
         loop {
-            let mark = connection.reactor().mark();
+            let mark = std::task::ready!(poll_room(connection, cx, self.mechanism))?;
             let error = match self.send(connection, &run, queue.segments()) {
                 // A file that is shorter than it was: its bytes can still be read from the mapping, or raise SIGBUS there.
                 Ok(0) => return poll_copy(connection, cx, queue, run.segments, Refusal::NotInKernel),

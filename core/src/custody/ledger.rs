@@ -3,7 +3,10 @@
 use std::{
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, Release, SeqCst},
+        },
     },
     task::{Context, Poll, Waker},
     time::Instant,
@@ -69,14 +72,22 @@ impl Ledger {
     }
 
     /// `bytes` went into the socket and are in nobody's custody: they were copied, or their memory needs none.
+    #[inline]
     pub fn passed(&self, bytes: usize) {
         self.accept(bytes as u64);
-        self.flush(bytes as u64);
+        self.flush_here(bytes as u64);
     }
 
     /// A plain load and store: there is one sender at a time.
+    #[inline]
     fn accept(&self, bytes: u64) {
-        self.accepted.store(self.accepted.load(Relaxed) + bytes, SeqCst);
+        self.accepted.store(self.accepted.load(Relaxed) + bytes, Release);
+    }
+
+    /// As [`flush`](Self::flush), by the sender. No fence: who closes the sink, and asks whether this was the last, comes after it.
+    #[inline]
+    fn flush_here(&self, bytes: u64) {
+        self.flushed.store(self.flushed.load(Relaxed) + bytes, Release);
     }
 
     /// `bytes` more of what was accepted are in the socket.
@@ -192,11 +203,13 @@ impl Ledger {
     }
 
     /// Bytes accepted so far: the end of the stream.
+    #[inline]
     pub fn accepted(&self) -> u64 {
         self.accepted.load(SeqCst)
     }
 
     /// Bytes accepted that are in the socket.
+    #[inline]
     pub fn flushed(&self) -> u64 {
         self.flushed.load(SeqCst)
     }
@@ -298,7 +311,7 @@ impl PendingSend<'_> {
 
     /// The call put `bytes` bytes into the socket.
     pub fn accepted(mut self, bytes: usize) {
-        self.ledger.flush(bytes as u64);
+        self.ledger.flush_here(bytes as u64);
         self.settle(bytes);
     }
 
