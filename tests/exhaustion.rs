@@ -137,6 +137,27 @@ fn what_does_not_fit_into_the_pinned_budget_is_copied() {
     assert!(stats.pinned_high_water <= budget, "{stats:?}");
 }
 
+/// On loopback the kernel lets go when it delivers, which may be before the call returns: then there is room for the next.
+#[test]
+fn what_is_released_makes_room_in_the_budget_though_the_sender_never_waits() {
+    let (socket, reader) = connection(None);
+    let bytes = 4 * PIECE as u64;
+    let stats = runtime().block_on(async {
+        let mut sink = socket.into_sink(forced().max_pinned_bytes(PIECE as u64)).await.unwrap();
+        for start in (0..bytes).step_by(PIECE) {
+            // Not a turn for the driver: the socket has room for all of it.
+            let sent = cut_after(1, || {}, sink.send(Bytes::from(stream(start, PIECE)))).await;
+            sent.expect("room in the socket").unwrap();
+        }
+        sink.stats()
+    });
+    let peer = Peer::reading(reader);
+    peer.start();
+    peer.finish().is_exactly(bytes as usize);
+    // How many of them the peer's window lets through at once is the kernel's affair.
+    assert!(stats.bytes_zero_copy > PIECE as u64, "{stats:?}");
+}
+
 #[test]
 fn a_budget_smaller_than_any_send_copies_all() {
     for budget in [0, PIECE as u64 - 1] {

@@ -255,7 +255,11 @@ impl Ladder {
         }
         self.situation.bytes = bytes;
         self.situation.reuse = reuse;
-        self.situation.pin_room = connection.pin_room(bytes);
+        // A sender that never waits leaves the driver no turn to read what was released.
+        self.situation.pin_room = connection.pin_room(bytes) || {
+            connection.reactor().reap();
+            connection.pin_room(bytes)
+        };
         self.look_around(connection);
         let ladder = Policy::ladder(&self.situation);
         for mechanism in Mechanism::ALL {
