@@ -2,28 +2,42 @@
 
 #![allow(missing_docs, clippy::allow_attributes, reason = "criterion_group! makes an undocumented function")]
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use bytes::{BufMut, Bytes};
 use criterion::{Criterion, criterion_group, criterion_main};
 use zerosink_core::ring::Ring;
 
+/// A lease of eight bytes comes and goes.
+#[inline]
+fn lease(ring: &Ring, reserved: usize) {
+    let mut grant = ring.try_reserve(reserved).expect("space");
+    grant.put_u64(black_box(7));
+    assert_eq!(grant.commit().len(), 8);
+}
+
 fn ring(c: &mut Criterion) {
     let mut group = c.benchmark_group("ring");
     let ring = Ring::builder().capacity(1 << 20).build().expect("a ring");
 
-    group.bench_function("reserve_commit_drop", |b| {
-        b.iter(|| {
-            let mut grant = ring.try_reserve(4096).expect("space");
-            grant.put_u64(black_box(7));
-            assert_eq!(grant.commit().len(), 8);
-        });
-    });
-    group.bench_function("reserve_commit_drop_full", |b| {
-        b.iter(|| {
-            let mut grant = ring.try_reserve(8).expect("space");
-            grant.put_u64(black_box(7));
-            assert_eq!(grant.commit().len(), 8);
+    // A piece of 4 KiB is filled with 8 bytes, so that the commit gives the rest back.
+    group.bench_function("reserve_commit_drop", |b| b.iter(|| lease(&ring, 4096)));
+    // What was reserved is filled.
+    group.bench_function("reserve_commit_drop_full", |b| b.iter(|| lease(&ring, 8)));
+    group.bench_function("reserve_commit_drop_full/beside_another_thread", |b| {
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    lease(&ring, 8);
+                }
+            });
+            b.iter(|| lease(&ring, 8));
+            done.store(true, Ordering::Relaxed);
         });
     });
     group.bench_function("reserve_cancel", |b| b.iter(|| drop(ring.try_reserve(4096).expect("space"))));

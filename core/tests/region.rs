@@ -136,6 +136,59 @@ fn rings_come_and_go_while_others_are_looked_up() {
     });
 }
 
+#[test]
+fn a_range_is_found_at_every_moment_while_wider_ones_come_and_go() {
+    let body = Bytes::from(vec![1_u8; 1 << 20]);
+    let middle = body.slice(400_000..400_100);
+    let _registered = register(middle.clone());
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for lap in 0..20_000_usize {
+                // Each of them takes the place of the one within it, at another level most times.
+                let wider: Vec<_> = (1..4)
+                    .map(|n| register(body.slice(400_000 - n * (lap % 100_000)..400_100 + (lap << n) % 500_000)))
+                    .collect();
+                drop(wider);
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            assert_eq!(owner_of(&middle[10..90]).map(|found| found.len()), Some(80));
+            assert!(owner_of(&body[..1]).is_none(), "nobody ever registered that");
+        }
+    });
+}
+
+#[test]
+fn one_body_can_be_registered_a_thousand_times() {
+    let body = Bytes::from(vec![1_u8; 10_000]);
+    let mut registered: Vec<_> = (0..1000).map(|_| register(body.clone())).collect();
+    let part = register(body.slice(10..20));
+    while let Some(first) = (!registered.is_empty()).then(|| registered.remove(0)) {
+        assert_eq!(owner_of(&body).unwrap(), body);
+        drop(first);
+    }
+    assert!(owner_of(&body).is_none() && owner_of(&body[10..20]).is_some());
+    drop(part);
+    assert!(owner_of(&body[10..20]).is_none());
+}
+
+#[test]
+fn threads_that_read_one_range_at_once_all_get_it() {
+    let body = Bytes::from(vec![7_u8; 1000]);
+    let registered = register(body.clone());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                (0..20_000).for_each(|n| assert_eq!(owner_of(&body[n % 1000..]).unwrap().len(), 1000 - n % 1000))
+            });
+        }
+    });
+    drop(registered);
+    assert!(body.is_unique(), "every handle that was found is gone");
+}
+
 proptest! {
     /// The model asks every registered range.
     #[test]

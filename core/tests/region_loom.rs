@@ -1,4 +1,5 @@
-//! The table of memory ranges under loom: `RUSTFLAGS="--cfg loom" cargo test --release -p zerosink-core --test region_loom`.
+//! The table of memory ranges under loom: `RUSTFLAGS="--cfg loom" cargo test --release -p zerosink-core --test
+//! region_loom`.
 //!
 //! `map.rs`, `outline.rs` and `cell.rs` are included with loom's primitives in place of the standard library's.
 #![cfg(loom)]

@@ -1,7 +1,8 @@
 //! A ring's desk under loom: `RUSTFLAGS="--cfg loom" cargo test --release -p zerosink-core --test ring_loom`.
 //!
-//! `desk.rs` and what it uses are included with loom's primitives in place of the standard library's. Each test says which
-//! interleavings it is about; loom tries them all, up to three preemptions, and reports races on every [`UnsafeCell`].
+//! `desk.rs` and what it uses are included with loom's primitives in place of the standard library's. Each test says
+//! which interleavings it is about; loom tries them all, up to three preemptions, and reports races on every
+//! [`UnsafeCell`].
 #![cfg(loom)]
 #![expect(unsafe_code, reason = "calls what only a grant calls elsewhere")]
 

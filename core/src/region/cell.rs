@@ -1,8 +1,8 @@
 //! A value that many read at once, and that is seldom set.
 //!
-//! A reader who is alone takes it with one atomic operation and gives it back with a store. One who is not waits at the **gate**, the
-//! lock that every writer holds: there he keeps writers out, and other readers do not matter. So readers never
-//! spin, and never wait for each other while nobody writes.
+//! A reader who is alone takes it with one atomic operation and gives it back with a store. One who is not waits at the
+//! **gate**, the lock that every writer holds: there he keeps writers out, and other readers do not matter. So readers
+//! never spin, and never wait for each other while nobody writes.
 #![expect(unsafe_code, reason = "lends the value; every block proves that nobody writes it meanwhile")]
 
 use std::{mem, sync::PoisonError};

@@ -1,14 +1,14 @@
 //! From an address to what was noted for its range; whoever looks writes nothing and waits for nobody.
 //!
-//! A range is noted at the **level** of its length. A level cuts all addresses into blocks, which are no shorter than the
-//! range, so that the range lies in one or two of them; it is in the bucket of each. A reader asks, of each level that is in use,
-//! the bucket of the one block that his address lies in, however many ranges there are.
+//! A range is noted at the **level** of its length. A level cuts all addresses into blocks, which are no shorter than
+//! the range, so that the range lies in one or two of them; it is in the bucket of each. A reader asks, of each level
+//! that is in use, the bucket of the one block that his address lies in, however many ranges there are.
 //!
 //! A bucket is a list of entries. Entries are never freed, so reading one is always sound, but one that was taken out
 //! may be used again, for another range and in another bucket. Before that the bucket that it was in **ages**, and a
-//! reader who sees that his bucket has aged reads it again. That is enough for ranges that do not overlap. Where one may take
-//! another's place, at another level perhaps, where a reader has looked already, whoever finds nothing looks again if
-//! anything was taken out meanwhile.
+//! reader who sees that his bucket has aged reads it again. That is enough for ranges that do not overlap. Where one
+//! may take another's place, at another level perhaps, where a reader has looked already, whoever finds nothing looks
+//! again if anything was taken out meanwhile.
 #![expect(unsafe_code, reason = "follows pointers to entries, which are never freed")]
 
 use std::ptr;
@@ -146,8 +146,8 @@ impl<V: 'static, const BUCKETS: usize> Map<V, BUCKETS> {
         }
     }
 
-    /// What is noted for a range that has all of `start..end`. A range is found if it was inserted before the call and is not removed
-    /// before its end.
+    /// What is noted for a range that has all of `start..end`. A range is found if it was inserted before the call and
+    /// is not removed before its end.
     #[inline]
     pub(super) fn find(&self, start: usize, end: usize) -> Option<*const V> {
         let mut levels = self.levels.load(Ordering::Acquire);
@@ -161,7 +161,8 @@ impl<V: 'static, const BUCKETS: usize> Map<V, BUCKETS> {
         None
     }
 
-    /// The same where ranges may be removed after others were inserted that have all of them. Of such a row of ranges one is found.
+    /// The same where ranges may be removed after others were inserted that have all of them. Of such a row of ranges
+    /// one is found.
     #[inline]
     pub(super) fn find_any(&self, start: usize, end: usize) -> Option<*const V> {
         if self.levels.load(Ordering::Relaxed) == 0 {
@@ -209,6 +210,7 @@ impl<V: 'static> Bucket<V> {
 
 #[inline]
 fn follow<V: 'static>(link: &AtomicPtr<Entry<V>>) -> Option<&'static Entry<V>> {
-    // SAFETY: only addresses of leaked entries and null are stored in links; Acquire shows the entry as it was when it was made.
+    // SAFETY: only addresses of leaked entries and null are stored in links; Acquire shows the entry as it was when it
+    // was made.
     unsafe { link.load(Ordering::Acquire).as_ref() }
 }

@@ -1,8 +1,8 @@
 //! Whose memory is it? Custody and facts, looked up by address.
 //!
 //! Protocol stacks hand down slices. [`owner_of`] finds a [`Bytes`] that keeps a slice's memory alive and unwritten: a
-//! clone of the ring's lease, or of a range that somebody [`register`]ed. [`locate`] tells what the memory is. All lookups are
-//! process-wide.
+//! clone of the ring's lease, or of a range that somebody [`register`]ed. [`locate`] tells what the memory is. All
+//! lookups are process-wide.
 
 mod cell;
 mod map;
@@ -78,9 +78,9 @@ fn file(_: &Shared, _: usize) -> File<'_> {
 
 /// Tells `f` what and where `slice`'s memory is.
 ///
-/// The answer holds for grants, for leases, for slices across several of them in one ring, and for ranges that were registered
-/// [with facts](register_with). `None`, and `f` is not called, for empty slices and for memory that nobody knows: to be
-/// treated as heap that is reused [in place](crate::memory::Reuse::InPlace). For rings it takes no lock.
+/// The answer holds for grants, for leases, for slices across several of them in one ring, and for ranges that were
+/// registered [with facts](register_with). `None`, and `f` is not called, for empty slices and for memory that nobody
+/// knows: to be treated as heap that is reused [in place](crate::memory::Reuse::InPlace). For rings it takes no lock.
 #[inline]
 pub fn locate<R>(slice: &[u8], f: impl FnOnce(&Location<'_>) -> R) -> Option<R> {
     if slice.is_empty() {
@@ -106,31 +106,34 @@ pub fn facts_of(slice: &[u8]) -> Option<MemoryFacts> {
     locate(slice, |location| location.facts)
 }
 
-/// Says that `slice`, a part of leases, may be read even after their last handles are gone, because a release could not be
-/// proven. True if a ring took note.
+/// Says that `slice`, a part of leases, may be read even after their last handles are gone, because a release could not
+/// be proven. True if a ring took note.
 ///
-/// When the last handle of such a lease is dropped, its pages are replaced ([`Memory::recycle`](crate::memory::Memory::recycle)),
-/// also in a ring that is otherwise reused in place. Where that cannot be, because the lease is not whole replacement units, or the
-/// memory cannot, or somebody relies on the pages ([`keep_pages`]), the lease goes into quarantine: its bytes are never written
-/// again, and memory that would return to an allocator is never freed.
+/// When the last handle of such a lease is dropped, its pages are replaced
+/// ([`Memory::recycle`](crate::memory::Memory::recycle)), also in a ring that is otherwise reused in place. Where that
+/// cannot be, because the lease is not whole replacement units, or the memory cannot, or somebody relies on the pages
+/// ([`keep_pages`]), the lease goes into quarantine: its bytes are never written again, and memory that would return to
+/// an allocator is never freed.
 ///
-/// False if `slice` is empty or a part of it is no lease, such as memory that no ring owns: then the caller must keep the memory alive for ever.
+/// False if `slice` is empty or a part of it is no lease, such as memory that no ring owns: then the caller must keep
+/// the memory alive for ever.
 #[must_use = "if no ring took note, the memory must be kept alive for ever"]
 pub fn distrust(slice: &[u8]) -> bool {
     !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.distrust())
 }
 
-/// Says that the pages under `slice`, a part of one lease, are given away: whoever was given them may read them for ever. True if
-/// the ring replaces them when the lease's last handle is dropped, before the space is granted again.
+/// Says that the pages under `slice`, a part of one lease, are given away: whoever was given them may read them for
+/// ever. True if the ring replaces them when the lease's last handle is dropped, before the space is granted again.
 ///
-/// False, and nothing is noted, if it could not: the lease is not whole replacement units, the memory cannot replace pages, somebody
-/// relies on them ([`keep_pages`]), or no ring owns them.
+/// False, and nothing is noted, if it could not: the lease is not whole replacement units, the memory cannot replace
+/// pages, somebody relies on them ([`keep_pages`]), or no ring owns them.
 #[must_use = "pages that are not replaced must not be given away"]
 pub fn give_away(slice: &[u8]) -> bool {
     !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.give_away())
 }
 
-/// Asks the ring that owns `slice` to keep its pages as they are from now on, for as long as the ring lives. True if it does.
+/// Asks the ring that owns `slice` to keep its pages as they are from now on, for as long as the ring lives. True if it
+/// does.
 ///
 /// A kernel that has pinned pages for good, such as io_uring for registered buffers, goes on sending the old ones after a
 /// replacement. Ask before registering a ring's [`block`](Location::block). False for rings with fresh pages, and for

@@ -1,8 +1,8 @@
 //! Which of many ranges, that may overlap, can be asked instead of all of them.
 //!
-//! **Outer** ranges, none of which lies within another, so that in order of their starts their ends are in order too; and
-//! **inner** ranges, which lie within an outer one and are never asked, until that one goes. Only outer ranges are in the map
-//! that readers see, so a body that is registered a thousand times is found at once.
+//! **Outer** ranges, none of which lies within another, so that in order of their starts their ends are in order too;
+//! and **inner** ranges, which lie within an outer one and are never asked, until that one goes. Only outer ranges are
+//! in the map that readers see, so a body that is registered a thousand times is found at once.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,8 @@ impl<V> Outline<V> {
         }
         // First the new one, then without the old ones, so that what they had is found at every moment.
         map.insert(&mut self.writer, (key.start, key.end), value);
-        // Outer ranges within the new one start in it, and are in order of their ends: the first that sticks out ends the row.
+        // Outer ranges within the new one start in it, and are in order of their ends: the first that sticks out ends
+        // the row.
         while let Some((&start, outer)) = self.outer.range(key.start..key.end).next()
             && outer.end <= key.end
             && let Some(Outer { end, id, value }) = self.outer.remove(&start)
@@ -75,8 +76,8 @@ impl<V> Outline<V> {
             self.outer.insert(key.start, Outer { end, id: twin.id, value: other });
             return;
         }
-        // What lay within it may be outer now. In order of start; of two with one start the second is the longer, and takes
-        // the first in again.
+        // What lay within it may be outer now. In order of start; of two with one start the second is the longer, and
+        // takes the first in again.
         let from = Key { start: key.start, end: 0, id: 0 };
         let to = Key { start: key.end, end: 0, id: 0 };
         let freed: Vec<Key> = self.inner.range(from..to).map(|(&key, _)| key).filter(|k| k.end <= key.end).collect();

@@ -70,8 +70,8 @@ fn find<const N: usize, R>(map: &Map<Cell<Known>, N>, slice: &[u8], f: impl Fn(&
     }
 }
 
-/// Keeps a range findable with [`owner_of`](super::owner_of), and its memory alive. Dropping it ends that; handles that were
-/// found stay good.
+/// Keeps a range findable with [`owner_of`](super::owner_of), and its memory alive. Dropping it ends that; handles that
+/// were found stay good.
 #[must_use = "the range is found only while the registration lives"]
 pub struct Registration {
     bytes: Bytes,
@@ -82,14 +82,14 @@ pub struct Registration {
 
 /// Makes the range of `bytes` findable with [`owner_of`](super::owner_of).
 ///
-/// Ranges may overlap, and the same range may be registered many times; any of them answers. A strong clone is held, so the memory
-/// cannot be freed meanwhile. An empty range is never found. Nothing is said about what the memory is.
+/// Ranges may overlap, and the same range may be registered many times; any of them answers. A strong clone is held, so
+/// the memory cannot be freed meanwhile. An empty range is never found. Nothing is said about what the memory is.
 pub fn register(bytes: Bytes) -> Registration {
     Registration::new(bytes, None)
 }
 
-/// The same, for bytes that live as long as the process and never change: that is what `&'static [u8]` says. They count as
-/// [`Reuse::Immutable`], so every mechanism can send them without a copy, to any peer.
+/// The same, for bytes that live as long as the process and never change: that is what `&'static [u8]` says. They count
+/// as [`Reuse::Immutable`], so every mechanism can send them without a copy, to any peer.
 pub fn register_static(bytes: &'static [u8]) -> Registration {
     let facts = MemoryFacts::new(Backing::Static, Reuse::Immutable);
     Registration::new(Bytes::from_static(bytes), Some(facts))
@@ -101,10 +101,10 @@ pub fn register_static(bytes: &'static [u8]) -> Registration {
 ///
 /// # Safety
 ///
-/// If `facts` say [`Reuse::Immutable`], the bytes are never written again, by anybody, in this process or through a file that is
-/// mapped there, also after the registration and all handles are gone: sockets may go on sending from the pages, and
-/// whoever the pages belong to next would be heard by the peer. So the memory must not go back to an allocator, which is what a
-/// `Bytes` on heap does in the end. Unmapping it is right. Leaked heap is right too.
+/// If `facts` say [`Reuse::Immutable`], the bytes are never written again, by anybody, in this process or through a
+/// file that is mapped there, also after the registration and all handles are gone: sockets may go on sending from the
+/// pages, and whoever the pages belong to next would be heard by the peer. So the memory must not go back to an
+/// allocator, which is what a `Bytes` on heap does in the end. Unmapping it is right. Leaked heap is right too.
 ///
 /// # Errors
 ///

@@ -36,10 +36,10 @@ pub(crate) struct RingSlice<'a> {
 pub(crate) fn find(slice: &[u8]) -> Option<RingSlice<'_>> {
     let start = slice.as_ptr().addr();
     let ring = RINGS.find(start, start + slice.len())?;
-    // SAFETY: the map has a ring from its making until its end begins, so at one moment during this call the ring owned `slice`'s
-    // addresses. `slice` is a live borrow for the whole lifetime of the answer, and the ring's memory is exclusive, so the
-    // borrow comes from a grant or a lease of that ring, and either keeps the ring alive as long. A dying ring leaves the map
-    // before its memory is freed, so no later owner of the addresses is taken for it.
+    // SAFETY: the map has a ring from its making until its end begins, so at one moment during this call the ring owned
+    // `slice`'s addresses. `slice` is a live borrow for the whole lifetime of the answer, and the ring's memory is
+    // exclusive, so the borrow comes from a grant or a lease of that ring, and either keeps the ring alive as long. A
+    // dying ring leaves the map before its memory is freed, so no later owner of the addresses is taken for it.
     let ring = unsafe { &*ring };
     Some(RingSlice { ring, slice })
 }

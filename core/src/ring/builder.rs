@@ -19,19 +19,21 @@ pub struct RingBuilder {
 }
 
 impl RingBuilder {
-    /// Bytes of a granule unless [`granule`](Self::granule) says otherwise: a lease occupies a whole number of granules. In
-    /// [`Reuse::FreshPages`] rings it is the memory's replacement unit instead.
+    /// Bytes of a granule unless [`granule`](Self::granule) says otherwise: a lease occupies a whole number of
+    /// granules. In [`Reuse::FreshPages`] rings it is the memory's replacement unit instead.
     pub const GRANULE: usize = 256;
 
-    /// Sets the size in bytes. It is rounded up to whole granules on heap. On memory that was given, the default is all of it.
+    /// Sets the size in bytes. It is rounded up to whole granules on heap. On memory that was given, the default is all
+    /// of it.
     pub const fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = Some(bytes);
         self
     }
 
-    /// Sets the bytes of a granule: a power of two, [`GRANULE`](Self::GRANULE) or more. A ring keeps eight bytes of index for each, which matters
-    /// for few leases over huge memory. A granule as large as the ring makes a ring of a single lease, and the capacity is not rounded
-    /// then. In [`Reuse::FreshPages`] rings a granule is never less than the memory's replacement unit.
+    /// Sets the bytes of a granule: a power of two, [`GRANULE`](Self::GRANULE) or more. A ring keeps eight bytes of
+    /// index for each, which matters for few leases over huge memory. A granule as large as the ring makes a ring of a
+    /// single lease, and the capacity is not rounded then. In [`Reuse::FreshPages`] rings a granule is never less than
+    /// the memory's replacement unit.
     pub const fn granule(mut self, bytes: usize) -> Self {
         self.granule = Some(bytes);
         self
@@ -43,9 +45,9 @@ impl RingBuilder {
         self
     }
 
-    /// Zeroes what comes back, so that secrets do not outlive their lease. A [`Reuse::FreshPages`] ring needs no scrubbing:
-    /// fresh pages are zero, and the old ones must not be written. Of an [`Reuse::Immutable`] ring only what was never
-    /// committed is zeroed.
+    /// Zeroes what comes back, so that secrets do not outlive their lease. A [`Reuse::FreshPages`] ring needs no
+    /// scrubbing: fresh pages are zero, and the old ones must not be written. Of an [`Reuse::Immutable`] ring only what
+    /// was never committed is zeroed.
     pub const fn scrub(mut self, scrub: bool) -> Self {
         self.scrub = scrub;
         self

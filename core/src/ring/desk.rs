@@ -1,7 +1,7 @@
 //! Where segments are handed out and come back; in granules, without a notion of memory.
 //!
-//! Handing out takes the lock. What comes back is noted (see [`Returns`]) and carried out by whoever locks next, unless somebody
-//! waits. `tests/ring_loom.rs` includes this file.
+//! Handing out takes the lock. What comes back is noted (see [`Returns`]) and carried out by whoever locks next, unless
+//! somebody waits. `tests/ring_loom.rs` includes this file.
 
 use std::{sync::PoisonError, task::Waker, time::Duration};
 
@@ -40,8 +40,8 @@ struct Changing<C> {
 struct State<C> {
     space: Space,
     waiters: Waiters,
-    /// One count for all segments in use together, so that none of them needs its own. It is there until the last handle and the
-    /// last segment are gone.
+    /// One count for all segments in use together, so that none of them needs its own. It is there until the last
+    /// handle and the last segment are gone.
     count: Option<C>,
     closed: bool,
 }
@@ -81,7 +81,8 @@ impl<T, C> Desk<T, C> {
         })
     }
 
-    /// Opens the desk: from now on until [`close`](Self::close), and until every segment is back after that, it has `count`.
+    /// Opens the desk: from now on until [`close`](Self::close), and until every segment is back after that, it has
+    /// `count`.
     pub(super) fn open(&self, count: C) {
         self.lock().count = Some(count);
     }
@@ -172,8 +173,8 @@ impl<T, C> Desk<T, C> {
         }
     }
 
-    /// Carries out what becomes of a segment, and serves those who wait. Answers the count, if that was the last segment of a closed
-    /// desk; callers have another one, or another segment.
+    /// Carries out what becomes of a segment, and serves those who wait. Answers the count, if that was the last
+    /// segment of a closed desk; callers have another one, or another segment.
     #[cold]
     #[must_use = "the count ends what the desk is a part of"]
     pub(super) fn carry_out(&self, number: u32, fate: Fate) -> Option<C> {

@@ -11,8 +11,8 @@ use super::{RingError, limit::Permit, piece::Piece, returns::Fate, segment::Segm
 ///
 /// Fill it as [`BufMut`] (also with tokio's `read_buf`, which reads from a socket right into it), as a raw slice with
 /// [`as_mut_slice`](Self::as_mut_slice) and [`fill`](Self::fill), or through
-/// [`spare_capacity_mut`](Self::spare_capacity_mut). Only what was filled in this grant can be committed, so that bytes of
-/// a previous lap are never sent. Dropping the grant gives the whole piece back.
+/// [`spare_capacity_mut`](Self::spare_capacity_mut). Only what was filled in this grant can be committed, so that bytes
+/// of a previous lap are never sent. Dropping the grant gives the whole piece back.
 ///
 /// ```
 /// # fn main() -> Result<(), zerosink_core::ring::RingError> {
@@ -43,9 +43,9 @@ impl Grant {
         let offset = taken.offset();
         // SAFETY: the segment lies within the ring's capacity, which the memory has (checked when the ring was built).
         let ptr = unsafe { taken.shared().base().0.add(offset) };
-        // SAFETY: the segment is no shorter than `bytes`. The memory lives as long as the ring, which the segment beside the piece
-        // keeps alive. `Space` gave the segment to the one who has `taken`, and takes it back only after the piece is gone.
-        // `Memory` promises that nobody outside writes.
+        // SAFETY: the segment is no shorter than `bytes`. The memory lives as long as the ring, which the segment
+        // beside the piece keeps alive. `Space` gave the segment to the one who has `taken`, and takes it back only
+        // after the piece is gone. `Memory` promises that nobody outside writes.
         let piece = unsafe { Piece::new(ptr, taken.bytes()) };
         Self { piece, segment: Some(Segment::new(taken)), permit }
     }
@@ -144,8 +144,8 @@ impl Drop for Grant {
     }
 }
 
-// SAFETY: `chunk_mut` is the rest of one exclusive piece, `remaining_mut` is its length, and `advance_mut` moves exactly that
-// far, or panics.
+// SAFETY: `chunk_mut` is the rest of one exclusive piece, `remaining_mut` is its length, and `advance_mut` moves
+// exactly that far, or panics.
 unsafe impl BufMut for Grant {
     #[inline]
     fn remaining_mut(&self) -> usize {

@@ -33,8 +33,8 @@ impl<T> Index<T> {
         })
     }
 
-    /// A segment in use starts at granule `at`, and `value` is noted for it. Callers hold the ring's lock, so the plain read-change-write of a
-    /// word is not interrupted by another writer.
+    /// A segment in use starts at granule `at`, and `value` is noted for it. Callers hold the ring's lock, so the plain
+    /// read-change-write of a word is not interrupted by another writer.
     #[inline]
     pub(super) fn set(&self, at: u32, value: &T) {
         let at = at as usize;

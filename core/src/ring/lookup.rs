@@ -12,10 +12,11 @@ impl<'a> RingSlice<'a> {
     fn segment(&self, address: usize) -> Option<(&'a Slot<Bytes>, Option<&'a Bytes>)> {
         let ring = self.ring();
         let slot = ring.desk().index().find(ring.granule(address))?;
-        // SAFETY: the byte is borrowed for 'a, so for that long its segment is in use, and `find` gave what was noted for it (proof in
-        // index.rs): its slot, which lives as long as the ring, which lives as long as its segments.
+        // SAFETY: the byte is borrowed for 'a, so for that long its segment is in use, and `find` gave what was noted
+        // for it (proof in index.rs): its slot, which lives as long as the ring, which lives as long as its segments.
         let slot = unsafe { &*slot };
-        // SAFETY: for 'a the segment is a grant that somebody borrows (it cannot be committed) or a lease of which a handle is borrowed.
+        // SAFETY: for 'a the segment is a grant that somebody borrows (it cannot be committed) or a lease of which a
+        // handle is borrowed.
         Some((slot, unsafe { slot.read() }))
     }
 
@@ -31,7 +32,8 @@ impl<'a> RingSlice<'a> {
         Some(lease.slice(from..to))
     }
 
-    /// Notes that the leases under the slice may be read after their last handles are gone. False if a part of it is no lease.
+    /// Notes that the leases under the slice may be read after their last handles are gone. False if a part of it is no
+    /// lease.
     pub(crate) fn distrust(&self) -> bool {
         let ring = self.ring();
         let first = ring.addresses().start;

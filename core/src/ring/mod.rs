@@ -1,8 +1,8 @@
 //! A ring of memory that is written in place and sent without a copy.
 //!
 //! [`Ring::reserve`] grants a contiguous piece, the [`Grant`] is filled, [`Grant::commit`] makes it a lease: a
-//! [`bytes::Bytes`] whose last clone's drop gives the space back. Leases come back in any order; one that is held blocks only
-//! its own bytes, for the ring skips over it. Those who wait for space are served in order of arrival.
+//! [`bytes::Bytes`] whose last clone's drop gives the space back. Leases come back in any order; one that is held
+//! blocks only its own bytes, for the ring skips over it. Those who wait for space are served in order of arrival.
 //!
 //! What "gives the space back" means is the ring's [`Reuse`]:
 //!
@@ -11,6 +11,9 @@
 //! | `InPlace` | the same bytes can be granted again: keep a clone until release is proven |
 //! | `FreshPages` | the pages are replaced first, in whole units; if that fails the range is quarantined |
 //! | `Immutable` | nothing: committed bytes stay as they are until the ring is gone, and the space is spent |
+//!
+//! Reserving takes the ring's lock for a moment. Committing and returning take none while nobody waits for space: they
+//! leave a note, which the next one to reserve carries out before anything else.
 //!
 //! The memory lives until the ring's last handle, grant and lease are gone.
 
@@ -73,12 +76,14 @@ impl Ring {
         Self { handle: Arc::new(Handle(shared)), limit: None }
     }
 
-    /// A handle to the same ring that has at most `leases` grants and leases out at once, at least 1. Its clones share that.
+    /// A handle to the same ring that has at most `leases` grants and leases out at once, at least 1. Its clones share
+    /// that.
     ///
     /// A grant counts from its reservation, and a lease until it *returns to the ring*: until the last clone is gone,
-    /// those that connections have in custody among them. So it bounds how much of the ring one client can hold, however it stalls.
-    /// Through such a handle [`reserve`](Self::reserve) first waits for those who asked this handle before it, and then for space, in
-    /// the ring's order. Whoever holds all `leases` and waits for one more waits for himself.
+    /// those that connections have in custody among them. So it bounds how much of the ring one client can hold,
+    /// however it stalls. Through such a handle [`reserve`](Self::reserve) first waits for those who asked this handle
+    /// before it, and then for space, in the ring's order. Whoever holds all `leases` and waits for one more waits for
+    /// himself.
     ///
     /// Of a limited handle this makes another one with a limit of its own.
     #[must_use]

@@ -1,7 +1,7 @@
 //! The one place where a ring hands out its memory.
 //!
-//! [`Piece`] is the right to a range of bytes: it is made once per segment, becomes the [`Filled`] of a lease, and is gone before
-//! the segment is free again.
+//! [`Piece`] is the right to a range of bytes: it is made once per segment, becomes the [`Filled`] of a lease, and is
+//! gone before the segment is free again.
 #![expect(unsafe_code, reason = "hands out raw memory; every block proves who else could touch it: nobody")]
 
 use std::{
@@ -161,8 +161,8 @@ impl Filled {
 
     #[inline]
     pub(super) fn as_slice(&self) -> &[u8] {
-        // SAFETY: `Piece::new` promised these bytes for us alone, `filled` says they are initialised. The borrow of self keeps
-        // writers out.
+        // SAFETY: `Piece::new` promised these bytes for us alone, `filled` says they are initialised. The borrow of
+        // self keeps writers out.
         unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 

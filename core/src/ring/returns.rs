@@ -1,11 +1,12 @@
 //! What happened to segments since somebody last held the ring's lock.
 //!
-//! Only reservations take the lock. Whoever returns a segment, or commits less than was reserved, leaves a **note** of it, in one
-//! atomic operation. Whoever locks the ring next takes all notes at once and carries them out, so under the lock nothing is
-//! ever seen of them. Each note lies in its segment's slot and names the one left before it; the newest is in [`Returns`].
+//! Only reservations take the lock. Whoever returns a segment, or commits less than was reserved, leaves a **note** of
+//! it, in one atomic operation. Whoever locks the ring next takes all notes at once and carries them out, so under the
+//! lock nothing is ever seen of them. Each note lies in its segment's slot and names the one left before it; the newest
+//! is in [`Returns`].
 //!
-//! Who wants to know at once, because he waits for space, raises a flag beside the newest note. Then nobody can leave a note any more:
-//! it has to be carried out under the lock by whom it concerns.
+//! Who wants to know at once, because he waits for space, raises a flag beside the newest note. Then nobody can leave a
+//! note any more: it has to be carried out under the lock by whom it concerns.
 
 use super::sync::{AtomicU64, Ordering};
 
@@ -72,8 +73,9 @@ impl Returns {
         Self(AtomicU64::new(0))
     }
 
-    /// Leaves a note; false if a flag is up. After true whoever takes it may do with the segment what it says, and with the last
-    /// one end the ring, so the caller must not touch either any more. `link` is the one that the slot has for such a note.
+    /// Leaves a note; false if a flag is up. After true whoever takes it may do with the segment what it says, and with
+    /// the last one end the ring, so the caller must not touch either any more. `link` is the one that the slot has for
+    /// such a note.
     #[inline]
     pub(super) fn leave(&self, note: Note, link: &AtomicU64) -> bool {
         let mut newest = self.0.load(Ordering::Relaxed);
@@ -82,8 +84,8 @@ impl Returns {
                 return false;
             }
             link.store(newest, Ordering::Relaxed);
-            // Release, and read-modify-writes by others keep the chain: whoever takes the notes sees all that was done before any
-            // of them was left.
+            // Release, and read-modify-writes by others keep the chain: whoever takes the notes sees all that was done
+            // before any of them was left.
             match self.0.compare_exchange_weak(newest, note.0, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(newer) => newest = newer,

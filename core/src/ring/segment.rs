@@ -16,15 +16,17 @@ use crate::memory::Reuse;
 
 /// A segment that was taken and is not yet back.
 ///
-/// **Why the ring is alive.** The ring has a count of itself for all its segments together ([`Desk::open`](super::desk::Desk::open)). It is given up under
-/// the ring's lock when no segment is in use any more, and one is in use until the note of its return was taken, or carried
-/// out directly. The note is the last thing that [`give_back`](Self::give_back) does.
+/// **Why the ring is alive.** The ring has a count of itself for all its segments together
+/// ([`Desk::open`](super::desk::Desk::open)). It is given up under the ring's lock when no segment is in use any more,
+/// and one is in use until the note of its return was taken, or carried out directly. The note is the last thing that
+/// [`give_back`](Self::give_back) does.
 pub(super) struct Segment {
     shared: NonNull<Shared>,
     slot: NonNull<Slot<Bytes>>,
 }
 
-// SAFETY: a segment is a way to `&Shared` and to `&Slot<Bytes>`, both of which are Sync, and can end the ring, which is Send.
+// SAFETY: a segment is a way to `&Shared` and to `&Slot<Bytes>`, both of which are Sync, and can end the ring, which is
+// Send.
 unsafe impl Send for Segment {}
 // SAFETY: `&Segment` gives `&Shared` and `&Slot<Bytes>`, both of which are Sync.
 unsafe impl Sync for Segment {}
@@ -77,12 +79,13 @@ impl Segment {
     ///
     /// # Safety
     ///
-    /// It is the last call for this segment, and nobody can reach its bytes any more. The ring may be gone when it returns, so no
-    /// reference to the ring that depends on this segment may be an argument of a function that is still running.
+    /// It is the last call for this segment, and nobody can reach its bytes any more. The ring may be gone when it
+    /// returns, so no reference to the ring that depends on this segment may be an argument of a function that is still
+    /// running.
     #[inline]
     pub(super) unsafe fn give_back(&self, fate: Fate) {
-        // Copies of atomics' addresses, and no `&Shared` as an argument: the note can be taken, and the ring be freed, before `leave`
-        // returns.
+        // Copies of atomics' addresses, and no `&Shared` as an argument: the note can be taken, and the ring be freed,
+        // before `leave` returns.
         let (returns, slot) = (self.shared().desk().returns(), self.slot());
         let number = slot.number();
         if !returns.leave(Note::new(number, fate), slot.link(fate)) {
@@ -119,8 +122,8 @@ impl AsRef<[u8]> for Lease {
 }
 
 impl Drop for Lease {
-    /// Moves the value out instead of lending it: where nothing takes its address, the compiler builds a lease in its place on the
-    /// heap, and not on the stack first.
+    /// Moves the value out instead of lending it: where nothing takes its address, the compiler builds a lease in its
+    /// place on the heap, and not on the stack first.
     #[inline]
     fn drop(&mut self) {
         let Self { filled, segment: Segment { shared, slot }, permit } = self;

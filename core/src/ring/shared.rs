@@ -36,8 +36,8 @@ pub(crate) struct Shared {
     desk: Desk<Bytes, Arc<Self>>,
 }
 
-/// A segment that was taken for `bytes` bytes. It is made in this file only, once each time that a segment is taken, and has no
-/// copies: whoever has it is alone with the segment, and must make a grant of it.
+/// A segment that was taken for `bytes` bytes. It is made in this file only, once each time that a segment is taken,
+/// and has no copies: whoever has it is alone with the segment, and must make a grant of it.
 #[derive(Debug)]
 #[must_use = "the segment is lost"]
 pub(super) struct Taken<'a> {

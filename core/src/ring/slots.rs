@@ -77,8 +77,8 @@ impl<T> Slot<T> {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// Where the note behind such a one about this segment is named. A segment that is cut can be back before that is carried out, so
-    /// there are two.
+    /// Where the note behind such a one about this segment is named. A segment that is cut can be back before that is
+    /// carried out, so there are two.
     #[inline]
     pub(super) fn link(&self, fate: Fate) -> &AtomicU64 {
         if fate == Fate::Cut { &self.behind_cut } else { &self.behind_return }
@@ -91,8 +91,8 @@ impl<T> Slot<T> {
     /// The caller alone has the slot's segment, and the segment is not committed yet.
     #[inline]
     pub(super) unsafe fn publish(&self, value: &T) {
-        // SAFETY: COMMITTED was cleared when the segment was reserved, and nobody reads before it is set (see `read`); nobody else writes (the caller's promise). The copy is
-        // never dropped, MaybeUninit sees to that.
+        // SAFETY: COMMITTED was cleared when the segment was reserved, and nobody reads before it is set (see `read`);
+        // nobody else writes (the caller's promise). The copy is never dropped, MaybeUninit sees to that.
         self.value.with_mut(|slot| unsafe { ptr::copy_nonoverlapping(value, slot.cast::<T>(), 1) });
         self.state.store(COMMITTED, Ordering::Release);
     }
@@ -101,12 +101,13 @@ impl<T> Slot<T> {
     ///
     /// # Safety
     ///
-    /// As long as the answer lives, the slot's segment stays what it is: an uncommitted grant, or a lease of which one handle lives.
+    /// As long as the answer lives, the slot's segment stays what it is: an uncommitted grant, or a lease of which one
+    /// handle lives.
     #[inline]
     pub(super) unsafe fn read(&self) -> Option<&T> {
         let committed = self.state.load(Ordering::Acquire) & COMMITTED != 0;
-        // SAFETY: committed, so `publish` has initialised the value, and Acquire shows it to us; the segment stays a living
-        // lease, so there is neither another `publish` nor a count that has gone to zero.
+        // SAFETY: committed, so `publish` has initialised the value, and Acquire shows it to us; the segment stays a
+        // living lease, so there is neither another `publish` nor a count that has gone to zero.
         committed.then(|| self.value.with(|slot| unsafe { &*slot.cast::<T>() }))
     }
 
@@ -115,8 +116,8 @@ impl<T> Slot<T> {
         self.state.fetch_or(DISTRUSTED, Ordering::Relaxed);
     }
 
-    /// True if [`distrust`](Self::distrust) was called since the segment was committed. To whoever drops the last handle the answer
-    /// is final: the count of handles puts every other holder's calls before that drop.
+    /// True if [`distrust`](Self::distrust) was called since the segment was committed. To whoever drops the last
+    /// handle the answer is final: the count of handles puts every other holder's calls before that drop.
     #[inline]
     pub(super) fn distrusted(&self) -> bool {
         self.state.load(Ordering::Relaxed) & DISTRUSTED != 0

@@ -141,7 +141,8 @@ impl Space {
         Some(node)
     }
 
-    /// Leaves a segment its first `keep >= 1` granules; the others are free. Nothing happens to one that is free altogether.
+    /// Leaves a segment its first `keep >= 1` granules; the others are free. Nothing happens to one that is free
+    /// altogether.
     #[inline]
     pub(super) fn cut(&mut self, node: u32, keep: u32) {
         let Node { start, len, next, kind, .. } = self.nodes[node as usize];
@@ -205,8 +206,8 @@ impl Space {
         self.count(was, kind, len);
     }
 
-    /// The longest run of granules that can become free if every segment in use is returned but those of which `stays` says
-    /// that they will not be reused. Walks all segments.
+    /// The longest run of granules that can become free if every segment in use is returned but those of which `stays`
+    /// says that they will not be reused. Walks all segments.
     pub(super) fn attainable(&self, stays: impl Fn(u32) -> bool) -> u32 {
         let (mut longest, mut run) = (0, 0);
         self.walk(|number, node| {
@@ -228,9 +229,9 @@ impl Space {
     }
 
     /// Notes the time for leases that have none; `committed` tells them from grants. The clock costs as much as half a
-    /// reservation, so it is read once in [`Self::BATCH`] of them, and whenever somebody has to wait or asks: a lease's age is
-    /// never overstated, and of a ring that is stuck it is right. Grants are looked at again next time, which is the
-    /// later the more there are.
+    /// reservation, so it is read once in [`Self::BATCH`] of them, and whenever somebody has to wait or asks: a lease's
+    /// age is never overstated, and of a ring that is stuck it is right. Grants are looked at again next time, which is
+    /// the later the more there are.
     pub(super) fn stamp(&mut self, committed: impl Fn(u32) -> bool) {
         self.until_stamp = Self::BATCH;
         if self.recent.is_empty() {

@@ -20,8 +20,9 @@ pub struct RingStats {
     pub distrusted: usize,
     /// The most that was ever granted and leased at once.
     pub high_water: usize,
-    /// How long the oldest lease has been out, `None` without leases. Never overstated; understated by no more than the time
-    /// that 16 commits took, or the time until somebody first waited or asked for statistics.
+    /// How long the oldest lease has been out, `None` without leases. Never overstated; understated by no more than the
+    /// time that 32 reservations took (or as many as there are grants, if those are more), or the time until somebody
+    /// first waited or asked for statistics.
     pub oldest_lease_age: Option<Duration>,
     /// Returned, but the pages had to be replaced and could not be: never reused.
     pub quarantined: usize,
