@@ -95,6 +95,8 @@ fn owner(c: &mut Criterion) {
             || bench(c, &format!("owner_of/registered/{count}/beside_registering"), &ranges),
         );
     }
+    let other = heap(0);
+    c.bench_function("owner_of/register_and_drop", |b| b.iter(|| drop(register(other.clone()))));
     let rings: Vec<Ring> = (0..10_000).map(|_| Ring::builder().capacity(1024).build().expect("a ring")).collect();
     let held: Vec<Bytes> = rings.iter().flat_map(|ring| leases(ring, 1)).collect();
     bench(c, "owner_of/rings/10000", &held);

@@ -1,5 +1,5 @@
-//! The table of memory ranges under loom: `RUSTFLAGS="--cfg loom" cargo test --release -p zerosink-core --test
-//! region_loom`.
+//! The table of memory ranges under loom:
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p zerosink-core --test region_loom`.
 //!
 //! `map.rs`, `outline.rs` and `cell.rs` are included with loom's primitives in place of the standard library's.
 #![cfg(loom)]
@@ -43,8 +43,8 @@ fn check(preemptions: usize, f: impl Fn() + Send + Sync + 'static) {
     builder.check(f);
 }
 
-/// A single bucket, so that all ranges are in each other's way.
-fn map() -> Map<u8, 1> {
+/// With a single bucket all ranges are in each other's way.
+fn map<const BUCKETS: usize>() -> Map<u8, BUCKETS> {
     Map {
         levels: AtomicU64::new(0),
         removals: Padded(AtomicUsize::new(0)),
@@ -62,7 +62,7 @@ fn value(found: Option<*const u8>) -> Option<u8> {
 #[test]
 fn a_range_is_found_while_others_in_its_bucket_come_and_go() {
     check(2, || {
-        let table = Arc::new((map(), Mutex::new(Writer::new())));
+        let table = Arc::new((map::<1>(), Mutex::new(Writer::new())));
         let insert =
             |at: usize, value: &'static u8| table.0.insert(&mut table.1.lock().unwrap(), (at, at + 100), value);
         insert(1000, &VALUES[1]);
@@ -87,7 +87,7 @@ fn a_range_is_found_while_others_in_its_bucket_come_and_go() {
 #[test]
 fn an_entry_that_is_used_again_is_never_taken_for_what_it_was() {
     check(2, || {
-        let table = Arc::new((map(), Mutex::new(Writer::new())));
+        let table = Arc::new((map::<1>(), Mutex::new(Writer::new())));
         table.0.insert(&mut table.1.lock().unwrap(), (1000, 1100), &VALUES[1]);
         let other = {
             let table = table.clone();
@@ -106,30 +106,30 @@ fn an_entry_that_is_used_again_is_never_taken_for_what_it_was() {
 
 #[test]
 fn a_registered_range_is_found_while_wider_ones_come_and_go() {
-    check(1, || {
-        let table = Arc::new((map(), Mutex::new(Outline::new())));
-        let narrow = Key { start: 1000, end: 1100, id: 0 };
-        table.1.lock().unwrap().insert(&table.0, narrow, &VALUES[0]);
-        let other = {
-            let table = table.clone();
-            thread::spawn(move || {
-                let (map, outline) = &*table;
-                // At a lower and at a higher level than the one before.
-                for key in [Key { start: 900, end: 1200, id: 1 }, Key { start: 0, end: 5000, id: 2 }] {
-                    outline.lock().unwrap().insert(map, key, &VALUES[key.id as usize]);
-                }
-                outline.lock().unwrap().remove(map, Key { start: 0, end: 5000, id: 2 });
-            })
-        };
-        for _ in 0..2 {
+    let narrow = Key { start: 1000, end: 1100, id: 0 };
+    // In the bucket of the narrow one, and elsewhere, so that a reader may have looked there before.
+    for wide in [
+        Key { start: 990, end: 1110, id: 1 },
+        Key { start: 0, end: 5000, id: 1 },
+        Key { start: 0, end: 100_000, id: 1 },
+    ] {
+        check(3, move || {
+            let table = Arc::new((map::<4>(), Mutex::new(Outline::new())));
+            table.1.lock().unwrap().insert(&table.0, narrow, &VALUES[0]);
+            let other = {
+                let table = table.clone();
+                thread::spawn(move || {
+                    let (map, outline) = &*table;
+                    outline.lock().unwrap().insert(map, wide, &VALUES[1]);
+                    outline.lock().unwrap().remove(map, wide);
+                })
+            };
             assert!(table.0.find_any(1000, 1100).is_some());
-        }
-        other.join().unwrap();
-        assert_eq!(value(table.0.find_any(1000, 1100)), Some(1));
-        table.1.lock().unwrap().remove(&table.0, Key { start: 900, end: 1200, id: 1 });
-        assert_eq!(value(table.0.find_any(1000, 1100)), Some(0));
-        assert_eq!(value(table.0.find_any(1000, 1101)), None);
-    });
+            other.join().unwrap();
+            assert_eq!(value(table.0.find_any(1000, 1100)), Some(0));
+            assert_eq!(value(table.0.find_any(1000, 1101)), None);
+        });
+    }
 }
 
 #[test]

@@ -21,6 +21,7 @@ const LOWEST: u32 = 8;
 const STEP: u32 = 2;
 
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct Map<V, const BUCKETS: usize> {
     /// One bit for each level that is in use.
     pub(super) levels: AtomicU64,
@@ -63,19 +64,14 @@ impl<V> Writer<V> {
     }
 
     fn entry(&mut self) -> &'static Entry<V> {
-        if let Some(entry) = self.unused.pop() {
-            return entry;
-        }
-        let entry = || Entry {
-            start: AtomicUsize::new(0),
-            end: AtomicUsize::new(0),
-            value: AtomicPtr::new(ptr::null_mut()),
-            next: AtomicPtr::new(ptr::null_mut()),
-        };
-        let entries: Box<[Entry<V>]> = (0..32).map(|_| entry()).collect();
-        let (first, others) = Box::leak(entries).split_first().expect("32 of them");
-        self.unused.extend(others);
-        first
+        self.unused.pop().unwrap_or_else(|| {
+            Box::leak(Box::new(Entry {
+                start: AtomicUsize::new(0),
+                end: AtomicUsize::new(0),
+                value: AtomicPtr::new(ptr::null_mut()),
+                next: AtomicPtr::new(ptr::null_mut()),
+            }))
+        })
     }
 }
 

@@ -13,13 +13,13 @@ use super::map::{Map, Writer};
 pub(super) struct Key {
     pub(super) start: usize,
     pub(super) end: usize,
-    pub(super) id: u64,
+    pub(super) id: usize,
 }
 
 #[derive(Debug)]
 struct Outer<V: 'static> {
     end: usize,
-    id: u64,
+    id: usize,
     value: &'static V,
 }
 
@@ -68,7 +68,7 @@ impl<V> Outline<V> {
         }
         let Some(Outer { end, value, .. }) = self.outer.remove(&key.start) else { return };
         debug_assert_eq!(end, key.end, "one id, one range");
-        let twins = Key { id: 0, ..key }..=Key { id: u64::MAX, ..key };
+        let twins = Key { id: 0, ..key }..=Key { id: usize::MAX, ..key };
         if let Some((&twin, &other)) = self.inner.range(twins).next() {
             self.inner.remove(&twin);
             map.insert(&mut self.writer, (twin.start, twin.end), other);

@@ -1,10 +1,15 @@
 //! Ranges that somebody registered: who owns them, and what was said of them.
+//!
+//! Registering is no rare thing: a web server does it for each body that it sends. So that threads do not wait for each
+//! other, addresses are cut into blocks, blocks are spread over shards, and a range is in the shard of every block that
+//! it touches.
 #![expect(unsafe_code, reason = "facts about memory are a promise; what the maps point to is never freed")]
 
 use std::{
     error::Error,
-    fmt, mem,
+    fmt, iter, mem,
     ops::Range,
+    ptr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -32,38 +37,97 @@ impl Known {
     }
 }
 
+/// Where one registration is known. Never freed: when the range is no longer registered, another one takes it.
+#[derive(Debug)]
+struct Place {
+    /// The shard whose lock guards it.
+    home: usize,
+    known: Cell<Known>,
+}
+
 /// What changes when a range is registered.
 #[derive(Debug)]
 struct Registry {
-    next_id: u64,
-    owners: Outline<Cell<Known>>,
+    owners: Outline<Place>,
     /// Apart from the owners, so that a range without facts does not hide one that has them.
-    facts: Outline<Cell<Known>>,
-    unused: Vec<&'static Cell<Known>>,
+    facts: Outline<Place>,
+    /// Places at home here.
+    unused: Vec<&'static Place>,
 }
 
-static OWNERS: Map<Cell<Known>, { 1 << 14 }> = super::empty_map();
-static FACTS: Map<Cell<Known>, { 1 << 10 }> = super::empty_map();
-static REGISTRY: Mutex<Registry> =
-    Mutex::new(Registry { next_id: 0, owners: Outline::new(), facts: Outline::new(), unused: Vec::new() });
-
-fn registry() -> MutexGuard<'static, Registry> {
-    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Debug)]
+struct Shard {
+    owners: Map<Place, 512>,
+    facts: Map<Place, 32>,
+    registry: Mutex<Registry>,
 }
 
-/// Asks what `map` has for all of `slice`.
+const SHARDS: usize = 64;
+/// Logarithm of a block's bytes.
+const BLOCK: u32 = 18;
+
+static TABLE: [Shard; SHARDS] = [const {
+    let registry = Registry { owners: Outline::new(), facts: Outline::new(), unused: Vec::new() };
+    Shard { owners: super::empty_map(), facts: super::empty_map(), registry: Mutex::new(registry) }
+}; SHARDS];
+
 #[inline]
-fn find<const N: usize, R>(map: &Map<Cell<Known>, N>, slice: &[u8], f: impl Fn(&Known) -> Option<R>) -> Option<R> {
+fn shard_of(address: usize) -> usize {
+    // Fibonacci hashing: neighbouring blocks go to different shards.
+    (((address >> BLOCK) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58) as usize
+}
+
+/// One bit per shard that has a block of the range.
+fn shards_of(key: Key) -> u64 {
+    let (first, last) = (key.start >> BLOCK, (key.end - 1) >> BLOCK);
+    if last - first >= SHARDS {
+        return u64::MAX;
+    }
+    (first..=last).fold(0, |shards, block| shards | 1 << shard_of(block << BLOCK))
+}
+
+/// The bits that are set, each as a number.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    iter::from_fn(move || {
+        let bit = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(bit)
+    })
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn insert(&self, registry: &mut Registry, key: Key, place: &'static Place, facts: bool) {
+        registry.owners.insert(&self.owners, key, place);
+        if facts {
+            registry.facts.insert(&self.facts, key, place);
+        }
+    }
+
+    fn remove(&self, registry: &mut Registry, key: Key, facts: bool) {
+        registry.owners.remove(&self.owners, key);
+        if facts {
+            registry.facts.remove(&self.facts, key);
+        }
+    }
+}
+
+/// Asks what `map`, one of the shard of `slice`'s first byte, has for all of `slice`.
+#[inline]
+fn find<const N: usize, R>(map: &Map<Place, N>, slice: &[u8], f: impl Fn(&Known) -> Option<R>) -> Option<R> {
     let start = slice.as_ptr().addr();
     loop {
-        let cell = map.find_any(start, start + slice.len())?;
-        // SAFETY: both maps are given leaked cells only.
-        let cell = unsafe { &*cell };
-        let answer = cell.read(&REGISTRY, |known| match known {
+        let place = map.find_any(start, start + slice.len())?;
+        // SAFETY: maps are given leaked places only.
+        let place = unsafe { &*place };
+        let answer = place.known.read(&TABLE[place.home].registry, |known| match known {
             Some(known) if known.covers(slice) => f(known),
             _ => None,
         });
-        // The cell may be another range's since; then the map has changed, too.
+        // The place may be another range's since; then the map has changed, too.
         if answer.is_some() {
             return answer;
         }
@@ -77,7 +141,7 @@ pub struct Registration {
     bytes: Bytes,
     facts: Option<MemoryFacts>,
     /// Where it is found; an empty range is not.
-    place: Option<(Key, &'static Cell<Known>)>,
+    place: Option<(Key, &'static Place)>,
 }
 
 /// Makes the range of `bytes` findable with [`owner_of`](super::owner_of).
@@ -132,19 +196,21 @@ impl Registration {
     fn new(bytes: Bytes, facts: Option<MemoryFacts>) -> Self {
         let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
         let place = (start < end).then(|| {
+            let home = shard_of(start);
             let known = Known { bytes: bytes.clone(), facts };
-            let mut registry = registry();
-            let cell = registry.unused.pop().unwrap_or_else(|| Box::leak(Box::new(Cell::new())));
-            // SAFETY: all users of these cells name REGISTRY.
-            let before = unsafe { cell.set(&mut registry, Some(known)) };
-            debug_assert!(before.is_none(), "an unused cell is empty");
-            let key = Key { start, end, id: registry.next_id };
-            registry.next_id += 1;
-            registry.owners.insert(&OWNERS, key, cell);
-            if facts.is_some() {
-                registry.facts.insert(&FACTS, key, cell);
+            let mut registry = TABLE[home].lock();
+            let new = || &*Box::leak(Box::new(Place { home, known: Cell::new() }));
+            let place = registry.unused.pop().unwrap_or_else(new);
+            // SAFETY: whoever reads or sets a place names its home's lock.
+            let before = unsafe { place.known.set(&mut registry, Some(known)) };
+            debug_assert!(before.is_none(), "an unused place is empty");
+            let key = Key { start, end, id: ptr::from_ref(place).addr() };
+            TABLE[home].insert(&mut registry, key, place, facts.is_some());
+            drop(registry);
+            for shard in bits(shards_of(key) & !(1 << home)) {
+                TABLE[shard].insert(&mut TABLE[shard].lock(), key, place, facts.is_some());
             }
-            (key, cell)
+            (key, place)
         });
         Self { bytes, facts, place }
     }
@@ -164,15 +230,16 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let Some((key, cell)) = self.place else { return };
-        let mut registry = registry();
-        registry.owners.remove(&OWNERS, key);
-        if self.facts.is_some() {
-            registry.facts.remove(&FACTS, key);
+        let Some((key, place)) = self.place else { return };
+        for shard in bits(shards_of(key) & !(1 << place.home)) {
+            TABLE[shard].remove(&mut TABLE[shard].lock(), key, self.facts.is_some());
         }
-        // SAFETY: all users of these cells name REGISTRY.
-        let known = unsafe { cell.set(&mut registry, None) };
-        registry.unused.push(cell);
+        let home = &TABLE[place.home];
+        let mut registry = home.lock();
+        home.remove(&mut registry, key, self.facts.is_some());
+        // SAFETY: whoever reads or sets a place names its home's lock.
+        let known = unsafe { place.known.set(&mut registry, None) };
+        registry.unused.push(place);
         drop(registry);
         // Both handles after the lock: one of them may be the last, and run somebody's destructor.
         drop((known, mem::take(&mut self.bytes)));
@@ -188,13 +255,13 @@ impl fmt::Debug for Registration {
 
 #[inline(never)]
 pub(super) fn owner_of(slice: &[u8]) -> Option<Bytes> {
-    find(&OWNERS, slice, |known| Some(known.bytes.slice_ref(slice)))
+    find(&TABLE[shard_of(slice.as_ptr().addr())].owners, slice, |known| Some(known.bytes.slice_ref(slice)))
 }
 
 /// What was said about a range that has all of `slice`, and that range's addresses.
 #[inline]
 pub(super) fn facts_of(slice: &[u8]) -> Option<(MemoryFacts, Range<usize>)> {
-    find(&FACTS, slice, |known| {
+    find(&TABLE[shard_of(slice.as_ptr().addr())].facts, slice, |known| {
         let start = known.bytes.as_ptr().addr();
         known.facts.map(|facts| (facts, start..start + known.bytes.len()))
     })
