@@ -209,7 +209,7 @@ fn where_msg_zerocopy_is_forbidden_io_uring_takes_turns() {
         return harness::skip("where_msg_zerocopy_is_forbidden_io_uring_takes_turns", "there is no io_uring here");
     }
     let flags = libc::MSG_ZEROCOPY | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    let forbid = || super::support::seccomp::deny(libc::SYS_sendmsg, (2, flags as u32)).unwrap();
+    let forbid = || support::seccomp::deny(libc::SYS_sendmsg, (2, flags as u32)).unwrap();
     let config = SinkConfig::new().copy_threshold(1000).path(Path::OffHost);
     let sent = play_after(forbid, over_loopback, &config);
     took_turns(sent, &[Mechanism::Copy, Mechanism::Splice, Mechanism::IoUring]);
