@@ -1,7 +1,7 @@
 //! The first 2 MiB of a memfd, mapped without any of our care, and made one folio.
 #![expect(unsafe_code, reason = "maps, and writes where the kernel still reads, which is the point")]
 
-use std::{ffi::c_void, io, os::fd::AsFd, ptr, slice};
+use std::{ffi::c_void, fs, io, os::fd::AsFd, ptr, slice};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
@@ -9,6 +9,7 @@ use super::advise;
 
 pub(crate) const FOLIO: usize = 2 << 20;
 const MADV_COLLAPSE: libc::c_int = 25;
+const ATTEMPTS: usize = 8;
 
 /// A shared mapping on a boundary of [`FOLIO`] bytes.
 pub(crate) struct Folio {
@@ -30,8 +31,20 @@ impl Folio {
     }
 
     /// Makes its pages one folio (Linux 6.1).
+    ///
+    /// On a machine that has been up for long, memory may be in too small pieces for one: then root has the kernel move them
+    /// together.
     pub(crate) fn collapse(&self) -> io::Result<()> {
-        advise(self.bytes(), MADV_COLLAPSE)
+        let mut result = advise(self.bytes(), MADV_COLLAPSE);
+        for _ in 0..ATTEMPTS {
+            let in_pieces =
+                matches!(&result, Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EAGAIN)));
+            if !in_pieces || fs::write("/proc/sys/vm/compact_memory", "1").is_err() {
+                break;
+            }
+            result = advise(self.bytes(), MADV_COLLAPSE);
+        }
+        result
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
