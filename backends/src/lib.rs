@@ -23,6 +23,7 @@ mod path;
 #[cfg(not(zerosink_linux))]
 mod portable;
 pub mod probe;
+mod runtime;
 #[cfg(zerosink_linux)]
 pub mod splice;
 #[cfg(zerosink_linux)]

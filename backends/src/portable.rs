@@ -9,7 +9,10 @@ use std::{
 use tokio::{io::ReadBuf, net};
 use zerosink_core::{Reactor, SinkConfig, custody::Ledger, policy::Family};
 
-use crate::auto::{Address, Source};
+use crate::{
+    auto::{Address, Source},
+    runtime,
+};
 
 /// A tokio socket, whole or its write half.
 #[derive(Debug)]
@@ -44,15 +47,13 @@ macro_rules! each {
 
 impl Socket {
     pub(crate) fn open(source: Source, _config: &SinkConfig, _ledger: &Arc<Ledger>) -> io::Result<(Arc<Self>, Family)> {
-        tokio::runtime::Handle::try_current().map_err(|error| {
-            io::Error::other(format!("no tokio runtime to drive the socket: make the sink inside one ({error})"))
-        })?;
+        runtime::current()?;
         let socket = match source {
             Source::Tcp(stream) => Self::Tcp(stream),
             Source::TcpHalf(half) => Self::TcpHalf(half),
             Source::StdTcp(stream) => {
                 stream.set_nonblocking(true)?;
-                Self::Tcp(net::TcpStream::from_std(stream)?)
+                Self::Tcp(runtime::register(|| net::TcpStream::from_std(stream))?)
             }
             #[cfg(unix)]
             Source::Unix(stream) => Self::Unix(stream),
@@ -61,7 +62,7 @@ impl Socket {
             #[cfg(unix)]
             Source::StdUnix(stream) => {
                 stream.set_nonblocking(true)?;
-                Self::Unix(net::UnixStream::from_std(stream)?)
+                Self::Unix(runtime::register(|| net::UnixStream::from_std(stream))?)
             }
         };
         let family = match &socket {

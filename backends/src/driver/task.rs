@@ -6,29 +6,27 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use tokio::{
-    io::unix::AsyncFd,
-    runtime::{self, Handle},
-};
+use tokio::{io::unix::AsyncFd, runtime::Id};
 
 use super::{Watch, reaper};
-use crate::sys::readable::{Shared, readable};
+use crate::{
+    runtime,
+    sys::readable::{Shared, readable},
+};
 
-static DRIVERS: Mutex<Option<HashMap<runtime::Id, Arc<Watch>>>> = Mutex::new(None);
+static DRIVERS: Mutex<Option<HashMap<Id, Arc<Watch>>>> = Mutex::new(None);
 
 /// The watch of the current runtime; starts its driver task if there is none.
 pub(crate) fn current() -> io::Result<Arc<Watch>> {
-    let runtime = Handle::try_current().map_err(|error| {
-        io::Error::other(format!("no tokio runtime to drive the socket: make the sink inside one ({error})"))
-    })?;
+    let runtime = runtime::current()?;
     let mut drivers = DRIVERS.lock().unwrap_or_else(PoisonError::into_inner);
     let known = drivers.get_or_insert_default();
     if let Some(watch) = known.get(&runtime.id()) {
         return Ok(Arc::clone(watch));
     }
     let watch = Arc::new(Watch::new()?);
-    // Registered here, not in the task: tokio panics where I/O is not enabled, and its message should reach the caller.
-    let epoll = readable(&watch)?;
+    // Registered here, not in the task, so that whoever makes the sink learns of a failure.
+    let epoll = runtime::register(|| readable(&watch))?;
     known.insert(runtime.id(), Arc::clone(&watch));
     let driver = Driver { epoll: Some(epoll), runtime: runtime.id() };
     // A runtime that is ending drops the task right here, and the driver's Drop takes this lock.
@@ -40,7 +38,7 @@ pub(crate) fn current() -> io::Result<Arc<Watch>> {
 struct Driver {
     /// `None` only while dropping.
     epoll: Option<AsyncFd<Shared<Watch>>>,
-    runtime: runtime::Id,
+    runtime: Id,
 }
 
 impl Driver {

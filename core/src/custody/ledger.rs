@@ -1,20 +1,20 @@
 //! The shared form of custody.
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{
-            AtomicBool, AtomicU64,
-            Ordering::{Relaxed, Release, SeqCst},
-        },
-    },
+    sync::PoisonError,
     task::{Context, Poll, Waker},
     time::Instant,
 };
 
 use bytes::Bytes;
 
-use super::{Custody, Released, Until};
+use super::{
+    Custody, Released, Until, abandoned,
+    sync::{
+        AtomicBool, AtomicU64, Mutex, MutexGuard,
+        Ordering::{Relaxed, Release, SeqCst},
+    },
+};
 use crate::{ReleaseError, SinkStats, region};
 
 /// Custody that a connection and its driver share, and the counters beside it.
@@ -50,9 +50,6 @@ pub struct Completion {
     /// Bytes that are still in custody.
     pub pinned: u64,
 }
-
-/// Memory whose release can never be proven and that no ring takes back: kept for ever, so that no allocator has it.
-static ABANDONED: Mutex<Vec<Bytes>> = Mutex::new(Vec::new());
 
 impl Ledger {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -193,7 +190,7 @@ impl Ledger {
         drop(state);
         for piece in memory {
             if !region::distrust(&piece) {
-                ABANDONED.lock().unwrap_or_else(PoisonError::into_inner).push(piece);
+                abandoned::keep(piece);
             }
         }
         if let Some(waiter) = waiter {

@@ -2,7 +2,9 @@
 //!
 //! [`Custody`] is the plain data structure; [`Ledger`] is the shared, locked form that a connection and its driver hold.
 
+mod abandoned;
 mod ledger;
+mod sync;
 
 use std::{
     collections::VecDeque,
