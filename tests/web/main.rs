@@ -10,9 +10,14 @@ mod endings;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod limits;
+mod load;
 mod packets;
 mod provenance;
+mod secret;
+mod secrets;
 mod server;
+#[cfg(zerosink_linux)]
+mod slow;
 #[cfg(zerosink_linux)]
 mod stalled;
 mod strangers;
