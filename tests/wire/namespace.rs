@@ -81,6 +81,16 @@ impl Namespace {
         Ok(read.trim().to_owned())
     }
 
+    /// A counter of TCP, by its name in `/proc/net/snmp`.
+    pub(crate) fn tcp_counter(&self, name: &str) -> io::Result<u64> {
+        let text = self.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:")).map(str::split_whitespace);
+        let found = lines.next().zip(lines.next()).and_then(|(names, values)| {
+            names.zip(values).find(|(found, _)| *found == name).and_then(|(_, value)| value.parse().ok())
+        });
+        found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no counter {name}")))
+    }
+
     /// Makes TCP fast from the start and the same each time: a connection does not learn from the one before it, and its
     /// window is 16 MiB at once.
     ///

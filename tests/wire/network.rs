@@ -28,17 +28,27 @@ pub(crate) struct Link {
     pub(crate) back: Conditions,
     /// With all of them a frame may have 64 KiB, which is the only way to be fast. A fate then hits 64 KiB at once.
     pub(crate) offloads: Offloads,
+    /// The longest frame, offloads aside.
+    pub(crate) mtu: u32,
 }
 
 impl Link {
+    const MTU: u32 = 1500;
+
     /// The same both ways, but not the same fates.
     pub(crate) fn both(conditions: Conditions) -> Self {
-        Self { forth: conditions, back: Conditions { seed: !conditions.seed, ..conditions }, offloads: Offloads::All }
+        let back = Conditions { seed: !conditions.seed, ..conditions };
+        Self { forth: conditions, back, offloads: Offloads::All, mtu: Self::MTU }
     }
 
     /// Frames of 1500 bytes, each with its own fate.
     pub(crate) fn small_frames(self) -> Self {
         Self { offloads: Offloads::Checksums, ..self }
+    }
+
+    /// Frames of 9000 bytes, each with its own fate.
+    pub(crate) fn jumbo_frames(self) -> Self {
+        Self { mtu: 9000, ..self.small_frames() }
     }
 }
 
@@ -51,6 +61,8 @@ impl Default for Link {
 impl Network {
     pub(crate) const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
     pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+    /// The wire's end in either namespace.
+    pub(crate) const DEVICE: &str = "wire0";
 
     /// Two TAP devices and a wire.
     ///
@@ -58,8 +70,9 @@ impl Network {
     pub(crate) fn by_wire(link: Link) -> io::Result<Self> {
         let (near, far) = (Namespace::create()?, Namespace::create()?);
         let end = |namespace: &Namespace, address| {
-            let tap = Tap::open(namespace, "wire0", link.offloads)?;
-            namespace.bring_up("wire0", address)?;
+            let tap = Tap::open(namespace, Self::DEVICE, link.offloads)?;
+            namespace.bring_up(Self::DEVICE, address)?;
+            namespace.ip(&format!("link set {} mtu {}", Self::DEVICE, link.mtu))?;
             namespace.tune_tcp()?;
             io::Result::Ok(tap)
         };
@@ -77,6 +90,18 @@ impl Network {
             namespace.tune_tcp()?;
         }
         Ok(Self { near, far, wire: None })
+    }
+
+    /// Both hosts send again what was lost after a few milliseconds; the least is 200 otherwise, and a bad wire slow.
+    pub(crate) fn resend_soon(&self) -> io::Result<()> {
+        let route = |address| format!("dev {} scope link src {address} rto_min 5ms", Self::DEVICE);
+        self.near.ip(&format!("route change 10.77.0.0/24 {}", route(Self::NEAR)))?;
+        self.far.ip(&format!("route change 10.77.0.0/24 {}", route(Self::FAR)))
+    }
+
+    /// Segments that the near host has sent again.
+    pub(crate) fn resent(&self) -> io::Result<u64> {
+        self.near.tcp_counter("RetransSegs")
     }
 
     /// The wire of a network [`by_wire`](Self::by_wire).
