@@ -123,6 +123,9 @@ impl Reactor for Socket {
 
     fn watch(&self) {}
 
+    /// No backend of this build queues sends.
+    fn advanced(&self) {}
+
     fn shutdown(&self) -> io::Result<()> {
         each!(self, stream => socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write))
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::{
     Mechanism, Path, Proof, Reactor, Refusal, ReleaseError, SinkConfig, SinkStats, Trust,
-    custody::{Ledger, Until},
+    custody::{Completion, Ledger, Until},
     policy::Family,
     sink::Position,
 };
@@ -209,8 +209,10 @@ impl Connection {
     }
 
     /// Queues a send that goes on after the call: `memory` is in custody, and `call` gets the number by which
-    /// [`Ledger::complete`] ends that. All bytes of `memory` are accepted if `call` succeeds; [`Ledger::flush`] says when they
-    /// are in the socket. No other send begins before.
+    /// [`complete`](Self::complete) ends that. All bytes of `memory` are accepted if `call` succeeds; [`flush`](Self::flush)
+    /// says when they are in the socket. No other send begins before.
+    ///
+    /// Whoever calls these two keeps the connection alive until then.
     ///
     /// # Errors
     ///
@@ -239,6 +241,26 @@ impl Connection {
                 Err(error)
             }
         }
+    }
+
+    /// `bytes` more of a [queued](Self::queue) send are in the socket. When all of them are, the next send may begin, and who
+    /// waits for that in [`poll_writable`](Self::poll_writable) is woken.
+    pub fn flush(&self, bytes: u64) {
+        self.ledger.flush(bytes);
+        self.reactor.advanced();
+    }
+
+    /// The memory of the [queued](Self::queue) send `number` is released: it leaves custody now. `copied` says whether the
+    /// kernel copied it on delivery after all, which the path oracle counts; `None` if nobody knows.
+    ///
+    /// A send is released once. A second time is counted in [`SinkStats::strays`] and does nothing.
+    pub fn complete(&self, number: u64, copied: Option<bool>) -> Completion {
+        let completion = match copied {
+            Some(copied) => self.ledger.complete(number, copied),
+            None => self.ledger.complete_unreported(number),
+        };
+        self.reactor.advanced();
+        completion
     }
 
     fn count_zero_copy(&self, mechanism: Mechanism, bytes: usize) {

@@ -36,6 +36,11 @@ pub trait Reactor: Any + Send + Sync + fmt::Debug {
     /// Memory went into custody: from now on releases have to be watched for.
     fn watch(&self);
 
+    /// A [queued](crate::Connection::queue) send came further: bytes of it are in the socket now, or its memory is released.
+    /// Wakes the writer; a socket without a sink closes its sending direction when it has everything, and itself when
+    /// everything is released.
+    fn advanced(&self);
+
     /// Closes the sending direction: the peer reads end of file after what is in the socket.
     ///
     /// # Errors

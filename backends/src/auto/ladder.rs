@@ -126,8 +126,16 @@ impl Ladder {
         config: &SinkConfig,
     ) -> io::Result<()> {
         self.own = Some(backend.attach(connection, config).await?);
-        self.current = backend.mechanism();
         Ok(())
+    }
+
+    /// The sink of the user's own backend, if there is one.
+    pub(super) fn own(&self) -> Option<&dyn ZeroCopySink> {
+        self.own.as_deref().map(|own| own as _)
+    }
+
+    pub(super) fn own_mut(&mut self) -> Option<Pin<&mut (dyn ZeroCopySink + Unpin + 'static)>> {
+        self.own.as_deref_mut().map(Pin::new)
     }
 
     /// Everything is attached: checks what the user insists on, and notes the reasons before the first send.
@@ -298,7 +306,7 @@ impl Ladder {
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
         if let Some(own) = &mut self.own {
-            ready!(Pin::new(own).poll_flush(cx))?;
+            return Pin::new(own).poll_flush(cx);
         }
         for rung in self.rungs.iter_mut().flatten() {
             ready!(Pin::new(&mut rung.sink).poll_flush(cx))?;

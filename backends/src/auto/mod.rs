@@ -6,7 +6,9 @@ mod source;
 mod split;
 
 use std::{
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -62,12 +64,14 @@ impl AutoSink {
         Ok(Self { ladder, connection, socket, reader: None })
     }
 
-    /// Attaches a backend of your own, which takes every send from now on, borrowed segments too.
+    /// Attaches a backend of your own, when everything accepted before is in the socket. From then on its sink takes every
+    /// send, borrowed segments too, and answers whatever a [`ZeroCopySink`] is asked.
     ///
     /// # Errors
     ///
-    /// As [`Backend::attach`].
+    /// As [`Backend::attach`], and as [`poll_flush`](ZeroCopySink::poll_flush).
     pub async fn with_backend(mut self, backend: &dyn Backend, config: &SinkConfig) -> io::Result<Self> {
+        poll_fn(|cx| self.ladder.poll_flush(cx)).await?;
         self.ladder.insist(backend, &self.connection, config).await?;
         Ok(self)
     }
@@ -119,29 +123,35 @@ impl ZeroCopySink for AutoSink {
     }
 
     fn position(&self) -> Position {
-        self.connection.position()
+        self.ladder.own().map_or_else(|| self.connection.position(), |own| own.position())
     }
 
-    fn poll_released(self: Pin<&mut Self>, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
-        self.connection.poll_released(cx, upto)
+    fn poll_released(mut self: Pin<&mut Self>, cx: &mut Context<'_>, upto: u64) -> Poll<Result<(), ReleaseError>> {
+        match self.ladder.own_mut() {
+            Some(own) => own.poll_released(cx, upto),
+            None => self.connection.poll_released(cx, upto),
+        }
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
+        if let Some(own) = self.ladder.own_mut() {
+            return own.poll_close(cx);
+        }
         std::task::ready!(self.as_mut().poll_flush(cx))?;
         let mechanism = self.mechanism();
         Poll::Ready(self.connection.shutdown().map_err(|error| SendError::new(mechanism, "shutdown", error)))
     }
 
     fn mechanism(&self) -> Mechanism {
-        self.ladder.current()
+        self.ladder.own().map_or_else(|| self.ladder.current(), |own| own.mechanism())
     }
 
     fn path(&self) -> Path {
-        self.connection.path()
+        self.ladder.own().map_or_else(|| self.connection.path(), |own| own.path())
     }
 
     fn stats(&self) -> SinkStats {
-        self.connection.stats()
+        self.ladder.own().map_or_else(|| self.connection.stats(), |own| own.stats())
     }
 }
 

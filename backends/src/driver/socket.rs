@@ -290,7 +290,6 @@ impl WatchedSocket {
     }
 
     /// Memory was released by somebody else than the driver: lets go of the socket if it was the last.
-    #[cfg(zerosink_uring)]
     pub(crate) fn after_release(&self) {
         if self.is_done() {
             self.watch.forget(self);
@@ -398,6 +397,11 @@ impl Reactor for WatchedSocket {
         if self.watch.is_orphaned() {
             reaper::adopt(&self.watch);
         }
+    }
+
+    fn advanced(&self) {
+        self.after_flush();
+        self.after_release();
     }
 
     fn shutdown(&self) -> io::Result<()> {

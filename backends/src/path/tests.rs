@@ -60,6 +60,8 @@ impl Reactor for Nowhere {
 
     fn watch(&self) {}
 
+    fn advanced(&self) {}
+
     fn shutdown(&self) -> io::Result<()> {
         Ok(())
     }

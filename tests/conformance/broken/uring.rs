@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     os::fd::AsRawFd as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -83,8 +83,6 @@ struct Lane {
     /// By key, in the order of submission.
     sends: BTreeMap<u64, Send>,
     next: u64,
-    /// Who waits for the results.
-    waker: Option<Waker>,
 }
 
 /// One submission.
@@ -129,7 +127,6 @@ impl Backend for Bug {
             registered: false,
             sends: BTreeMap::new(),
             next: 0,
-            waker: None,
         };
         let lane = Arc::new(Mutex::new(lane));
         tokio::spawn(watch(Arc::downgrade(&lane)));
@@ -202,16 +199,11 @@ impl Lane {
             } else {
                 send.result = true;
                 send.notified |= !cqueue::more(flags);
-                self.connection.ledger().flush(result.max(0) as u64);
+                self.connection.flush(result.max(0) as u64);
             }
             if send.notified {
                 self.release(key);
             }
-        }
-        if !self.is_busy()
-            && let Some(waker) = self.waker.take()
-        {
-            waker.wake();
         }
     }
 
@@ -226,7 +218,7 @@ impl Lane {
         for key in released {
             let Some(send) = self.sends.remove(&key) else { continue };
             if self.sends.values().all(|other| other.number != send.number) {
-                self.connection.ledger().complete_unreported(send.number);
+                self.connection.complete(send.number, None);
             }
             drop(send.memory);
         }
@@ -242,12 +234,16 @@ impl Sender {
     }
 
     /// Ready when no send is without a result.
-    fn poll_results(&self, connection: &Connection, cx: &Context<'_>) -> Poll<io::Result<()>> {
-        let mut lane = lock(&self.0);
-        lane.drain();
-        if lane.is_busy() {
-            lane.waker = Some(cx.waker().clone());
-            return Poll::Pending;
+    fn poll_results(&self, connection: &Connection, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mark = connection.reactor().mark();
+            let mut lane = lock(&self.0);
+            lane.drain();
+            if !lane.is_busy() {
+                break;
+            }
+            drop(lane);
+            ready!(connection.poll_writable(cx, mark))?;
         }
         Poll::Ready(connection.reactor().failure().map_or(Ok(()), Err))
     }
