@@ -27,3 +27,8 @@ pub(crate) fn immutable(bytes: usize, poison: u8) -> io::Result<Ring> {
 pub(crate) fn in_place(bytes: usize, poison: u8) -> io::Result<Ring> {
     build(MapOptions::new().anonymous(bytes)?, Reuse::InPlace, poison)
 }
+
+/// The same of a memfd, which goes by `sendfile`.
+pub(crate) fn memfd_in_place(bytes: usize, poison: u8) -> io::Result<Ring> {
+    build(MapOptions::new().memfd(bytes)?, Reuse::InPlace, poison)
+}

@@ -62,8 +62,8 @@ fn a_notification_taken_for_every_send_before_it_is_caught() {
     if missing("a_notification_taken_for_every_send_before_it_is_caught") {
         return;
     }
-    caught(Mount::new(Bug::ReleasesUpTo, crate::veth::Veth), check, Rule::NotBefore);
-    passes(Mount::new(Bug::None, crate::veth::Veth), check);
+    caught(Mount::new(Bug::ReleasesUpTo, crate::between::Between::Veth), check, Rule::NotBefore);
+    passes(Mount::new(Bug::None, crate::between::Between::Veth), check);
 }
 
 fn missing(test: &str) -> bool {
