@@ -76,12 +76,6 @@ impl MsgZerocopy {
     }
 }
 
-/// What the kernel says when it has no memory for the notification or the pins, or does not do it on this socket.
-/// This send can still be copied.
-fn steps_down(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EOPNOTSUPP | libc::EPERM))
-}
-
 impl Transmit for MsgZerocopy {
     fn mechanism(&self) -> Mechanism {
         Mechanism::MsgZerocopy
@@ -114,16 +108,20 @@ impl Transmit for MsgZerocopy {
                 }
                 Err(error) => error,
             };
-            if !steps_down(&error) {
-                std::task::ready!(wait_or_fail(connection, cx, mark, error, (Mechanism::MsgZerocopy, "sendmsg")))?;
-            } else if reaped {
-                let reason = Refusal::from_error(&error).unwrap_or(Refusal::NoBuffers);
-                connection.count_setback(reason);
-                tracing::trace!(%error, "this send is copied");
-                return poll_copy(connection, cx, queue, run, reason);
-            } else {
-                connection.reactor().reap();
-                reaped = true;
+            match Refusal::from_error(&error) {
+                None => {
+                    std::task::ready!(wait_or_fail(connection, cx, mark, error, (Mechanism::MsgZerocopy, "sendmsg")))?;
+                }
+                Some(_) if !reaped => {
+                    connection.reactor().reap();
+                    reaped = true;
+                }
+                // No memory for the notification or the pins, or not on this socket, or forbidden. It can still be copied.
+                Some(reason) => {
+                    connection.count_setback(reason);
+                    tracing::trace!(%error, "this send is copied");
+                    return poll_copy(connection, cx, queue, run, reason);
+                }
             }
         }
     }

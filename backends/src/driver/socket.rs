@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst},
     },
     task::{Context, Poll},
@@ -46,6 +46,14 @@ struct Progress {
     since: Instant,
 }
 
+/// Since when a writer waits for the full socket.
+#[derive(Debug, Default)]
+struct Waiting {
+    since: Option<Instant>,
+    /// He was told to try again although nothing happened. If he waits again, then since here.
+    before: Option<Instant>,
+}
+
 /// One socket in an inner epoll.
 #[derive(Debug)]
 pub(crate) struct WatchedSocket {
@@ -59,8 +67,7 @@ pub(crate) struct WatchedSocket {
     events: AtomicU64,
     writer: AtomicWaker,
     progress: Mutex<Progress>,
-    /// Since when a writer waits for the full socket.
-    waiting: Mutex<Option<Instant>>,
+    waiting: Mutex<Waiting>,
     lingering: AtomicBool,
     /// The sending direction is closed.
     closed: AtomicBool,
@@ -92,7 +99,7 @@ impl WatchedSocket {
             events: AtomicU64::new(0),
             writer: AtomicWaker::new(),
             progress: Mutex::new(Progress { released: 0, reached: 0, since: Instant::now() }),
-            waiting: Mutex::new(None),
+            waiting: Mutex::default(),
             lingering: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
@@ -120,14 +127,19 @@ impl WatchedSocket {
         self.holds_custody() || self.waiting_since().is_some()
     }
 
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn waiting_since(&self) -> Option<Instant> {
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting().since
     }
 
     /// Time counts from when the waiting began, not from the last time that the writer was polled.
     fn set_waiting(&self, waits: bool) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        *waiting = if waits { waiting.or_else(|| Some(Instant::now())) } else { None };
+        let mut waiting = self.waiting();
+        let since = waits.then(|| waiting.since.or(waiting.before).unwrap_or_else(Instant::now));
+        *waiting = Waiting { since, before: None };
     }
 
     /// True if the sink is gone and the kernel has let go: the socket can be closed.
@@ -204,9 +216,24 @@ impl WatchedSocket {
         self.writer.wake();
     }
 
+    /// An edge is reported once. If the call that it led to failed, or none will come because the kernel had no memory and not the
+    /// socket no room, this is where it goes on.
+    fn catch_up(&self, waiting: Option<Instant>) {
+        if self.holds_custody() {
+            self.reap();
+        }
+        if waiting.is_some() && sys::socket::has_room(self.handle.as_fd()) {
+            *self.waiting() = Waiting { since: None, before: waiting };
+            self.events.fetch_add(1, SeqCst);
+            self.writer.wake();
+        }
+    }
+
     /// Revokes the connection if nothing moved for the whole time-out. Called by the timer, while something waits for the
     /// peer.
     pub(super) fn check_deadline(&self, now: Instant) {
+        let waiting = self.waiting_since();
+        self.catch_up(waiting);
         let oldest = self.ledger.oldest();
         if self.revoked.load(SeqCst) {
             if oldest.is_some() {
@@ -214,7 +241,7 @@ impl WatchedSocket {
             }
             return;
         }
-        let Some(oldest) = [oldest, self.waiting_since()].into_iter().flatten().min() else { return };
+        let Some(oldest) = [oldest, waiting].into_iter().flatten().min() else { return };
         self.look(false);
         // A send that was under way when the reset was reported.
         self.abandon_if_over();
@@ -384,10 +411,14 @@ impl Reactor for WatchedSocket {
             errno => return Some(io::Error::from_raw_os_error(errno)),
         }
         self.watch.is_orphaned().then(|| {
-            io::Error::new(
-                io::ErrorKind::NotConnected,
-                "the tokio runtime that this sink was made in has ended: make the sink in the runtime that sends",
-            )
+            let why = match self.watch.failure() {
+                Some(error) => format!("the driver of this sink has failed ({error}): make the connection anew"),
+                None => {
+                    "the tokio runtime that this sink was made in has ended: make the sink in the runtime that sends"
+                        .to_owned()
+                }
+            };
+            io::Error::new(io::ErrorKind::NotConnected, why)
         })
     }
 

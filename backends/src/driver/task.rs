@@ -45,6 +45,9 @@ impl Driver {
     async fn run(self) {
         if let Err(error) = self.turns().await {
             tracing::error!(%error, "driver stopped; its sockets go to the reaper");
+            if let Some(epoll) = &self.epoll {
+                epoll.get_ref().0.fail(&error);
+            }
         }
     }
 

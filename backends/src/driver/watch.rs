@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst},
     },
     time::{Duration, Instant},
 };
@@ -35,6 +35,10 @@ pub(crate) struct Watch {
     tick_nanos: AtomicU64,
     next_token: AtomicU64,
     orphaned: AtomicBool,
+    /// The error number at which its driver stopped; 0 if it did not.
+    failed: AtomicI32,
+    /// That deadlines cannot be watched was said.
+    warned: AtomicBool,
     sockets: Mutex<HashMap<u64, Arc<WatchedSocket>>>,
     #[cfg(zerosink_uring)]
     pub(super) uring: super::uring::Slot,
@@ -52,6 +56,8 @@ impl Watch {
             tick_nanos: AtomicU64::new(SLOWEST_TICK.as_nanos() as u64),
             next_token: AtomicU64::new(TIMER + 1),
             orphaned: AtomicBool::new(false),
+            failed: AtomicI32::new(0),
+            warned: AtomicBool::new(false),
             sockets: Mutex::default(),
             #[cfg(zerosink_uring)]
             uring: super::uring::Slot::default(),
@@ -114,7 +120,11 @@ impl Watch {
         let period = Timespec { tv_sec: period.as_secs() as _, tv_nsec: period.subsec_nanos() as _ };
         let spec = Itimerspec { it_interval: period, it_value: period };
         if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &spec) {
-            tracing::warn!(%error, "release deadlines cannot be watched");
+            // The next send tries again.
+            self.armed.store(false, SeqCst);
+            if !self.warned.swap(true, SeqCst) {
+                tracing::warn!(%error, "release deadlines cannot be watched");
+            }
         }
     }
 
@@ -159,7 +169,6 @@ impl Watch {
             self.turn_uring(false);
             self.close_idle_uring();
         }
-        let now = Instant::now();
         self.armed.store(false, SeqCst);
         let waiting = self.waiting();
         if waiting.is_empty() {
@@ -174,12 +183,7 @@ impl Watch {
         self.armed.store(true, SeqCst);
         // A socket with a shorter time-out may have come since the timer was started.
         self.start_timer();
-        for socket in waiting {
-            socket.check_deadline(now);
-            if socket.is_done() {
-                self.forget(&socket);
-            }
-        }
+        self.check_deadlines(waiting);
     }
 
     fn waiting(&self) -> Vec<Arc<WatchedSocket>> {
@@ -189,6 +193,34 @@ impl Watch {
     /// True if the kernel still holds memory of any socket here.
     pub(super) fn holds_custody(&self) -> bool {
         self.sockets().values().any(|socket| socket.holds_custody())
+    }
+
+    /// The driver stops for an error.
+    pub(super) fn fail(&self, error: &io::Error) {
+        self.failed.store(error.raw_os_error().unwrap_or(libc::EIO), SeqCst);
+    }
+
+    /// The error for which the driver stopped, if it did.
+    pub(super) fn failure(&self) -> Option<io::Error> {
+        match self.failed.load(SeqCst) {
+            0 => None,
+            errno => Some(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Looks at every socket that waits for its peer, as the timer has it done.
+    pub(super) fn sweep(&self) {
+        self.check_deadlines(self.waiting());
+    }
+
+    fn check_deadlines(&self, waiting: Vec<Arc<WatchedSocket>>) {
+        let now = Instant::now();
+        for socket in waiting {
+            socket.check_deadline(now);
+            if socket.is_done() {
+                self.forget(&socket);
+            }
+        }
     }
 
     /// True once the runtime that drove this has ended.

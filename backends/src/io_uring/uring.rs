@@ -12,6 +12,7 @@ use std::{
 };
 
 use smallvec::SmallVec;
+use zerosink_core::Refusal;
 
 use super::{
     lane::Lane,
@@ -204,10 +205,19 @@ struct Sends {
     parked: Vec<u64>,
 }
 
+/// What whoever wants to send is told when the kernel takes nothing more from this io_uring: that is no fault of his socket, where
+/// another mechanism can send.
+fn without_io_uring(errno: i32) -> i32 {
+    match Refusal::from_error(&io::Error::from_raw_os_error(errno)) {
+        Some(_) => errno,
+        None => libc::ENOSYS,
+    }
+}
+
 impl Engine {
     fn begin(&mut self, lane: &Arc<Lane>, number: u64, memory: Memory, after: &mut After) -> Result<(), i32> {
         if let Some(errno) = self.broken {
-            return Err(errno);
+            return Err(without_io_uring(errno));
         }
         lane.set_busy(true);
         let operation = Operation::new(memory, self.how);
@@ -222,7 +232,7 @@ impl Engine {
             {
                 self.sends.operations.remove(key);
                 lane.set_busy(false);
-                return Err(errno);
+                return Err(if self.broken.is_some() { without_io_uring(errno) } else { errno });
             }
             let next = operation.begun(refused);
             self.sends.act(key, next, after);

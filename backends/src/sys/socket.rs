@@ -110,7 +110,6 @@ pub(crate) fn unreached(fd: BorrowedFd<'_>) -> io::Result<u64> {
 }
 
 /// True if a send would not find the socket full, or the connection is over. A `false` also has the kernel report the next room (`SOCK_NOSPACE`).
-#[cfg(zerosink_uring)]
 pub(crate) fn has_room(fd: BorrowedFd<'_>) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

@@ -1,0 +1,21 @@
+//! The host fails, in every way that it can: the stream is whole, goes on by another mechanism, or ends with an error that names the
+//! cause; memory comes back, and no descriptor is left.
+#![cfg(zerosink_linux)]
+
+mod door;
+mod errnos;
+#[path = "../harness/mod.rs"]
+mod harness;
+mod supervisor;
+#[path = "../support/mod.rs"]
+mod support;
+mod transfer;
+
+/// Alone in its process: in the parent, runs the test in a child, and is false.
+#[track_caller]
+fn alone(test: &str) -> bool {
+    if !harness::is_child() {
+        harness::run_child(std::process::Command::new(std::env::current_exe().unwrap()), test);
+    }
+    harness::is_child()
+}
