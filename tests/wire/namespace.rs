@@ -35,6 +35,11 @@ impl Namespace {
         }
     }
 
+    /// A namespace that exists, by the name that `/proc` has for it.
+    pub(crate) fn at(path: &str) -> io::Result<Self> {
+        Ok(Self(Arc::new(fs::File::open(path)?.into())))
+    }
+
     /// Runs `body` on a new thread in this namespace and waits for it. Threads and processes that it starts are in it too.
     pub(crate) fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         on_a_thread(|| {
@@ -104,7 +109,7 @@ impl Namespace {
     }
 
     /// Where another process finds this namespace.
-    pub(super) fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
 }

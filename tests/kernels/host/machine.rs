@@ -1,0 +1,123 @@
+//! A guest: an emulated machine with a kernel, an initial file system and network cards, and what it said.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use zerosink_kernels::{Record, topology::card_address};
+
+use crate::{debian::Unpacked, tool::run};
+
+/// Two TAP devices on a bridge, in a network namespace that ends with the emulator. They need not reach anybody else.
+const WIRE: &str = "ip link add wire type bridge && ip link set wire up && \
+                    for tap in tap1 tap2; do ip tuntap add $tap mode tap vnet_hdr && ip link set $tap master wire up; done && \
+                    exec \"$0\" \"$@\"";
+
+/// Pairs of cards on a hub of the emulator's: the driver, and the pair's number.
+const ON_A_HUB: [(&str, u8); 2] = [("virtio-net-pci", 1), ("vmxnet3", 5)];
+/// The pair on the two TAP devices.
+const ON_TAPS: u8 = 2;
+
+/// What a guest said, and how it ended.
+#[derive(Debug)]
+pub(crate) struct Said {
+    /// Its results, in order.
+    pub(crate) records: Vec<Record>,
+    /// Why it did not come to its end, if so.
+    pub(crate) broken: Option<String>,
+    /// What the kernel and the programs printed.
+    pub(crate) console: PathBuf,
+    /// From the start of the emulator to its end.
+    pub(crate) took: Duration,
+}
+
+/// Boots the kernel and waits until the guest has turned itself off, but no longer than `limit`. `log` is a directory for what it prints.
+pub(crate) fn boot(kernel: &Unpacked, initrd: &Path, arguments: &str, log: &Path, limit: Duration) -> io::Result<Said> {
+    let (console, results) = (log.join("console"), log.join("results"));
+    fs::create_dir_all(log)?;
+    for file in [&console, &results] {
+        fs::write(file, "")?;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", WIRE, "qemu-system-x86_64"]);
+    // What emulates the processor in software, with every feature that it knows: there need not be hardware support here.
+    command.args("-accel tcg,thread=multi -cpu max -smp 2 -m 1024".split(' '));
+    command.args("-nodefaults -no-user-config -no-reboot -display none".split(' '));
+    for file in [&console, &results] {
+        command.arg("-serial").arg(format!("file:{}", file.display()));
+    }
+    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initrd);
+    // A panic ends the emulator.
+    command.args(["-append", &format!("console=ttyS0 panic=-1 quiet -- {arguments}")]);
+    command.args(cards());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+
+    let start = Instant::now();
+    let mut emulator = command.spawn().map_err(|error| io::Error::new(error.kind(), format!("unshare: {error}")))?;
+    let in_time = wait(&mut emulator, limit)?;
+    if !in_time {
+        emulator.kill()?;
+    }
+    let complained = emulator.wait_with_output()?;
+    let took = start.elapsed();
+    let results = fs::read(results)?;
+    let records: Vec<Record> = String::from_utf8_lossy(&results)
+        .lines()
+        .map(|line| line.parse().unwrap_or_else(|never: std::convert::Infallible| match never {}))
+        .collect();
+    let broken = if !in_time {
+        Some(format!("it was not done after {} s", limit.as_secs()))
+    } else if !complained.status.success() {
+        let said = String::from_utf8_lossy(&complained.stderr);
+        Some(format!("the emulator failed, {}: {}", complained.status, said.trim()))
+    } else if records.last().is_none_or(|record| record.kind != "end") {
+        Some("it ended without a last word: a panic, or init failed".into())
+    } else {
+        None
+    };
+    Ok(Said { records, broken, console, took })
+}
+
+/// True if it ended within `limit`.
+fn wait(emulator: &mut Child, limit: Duration) -> io::Result<bool> {
+    let start = Instant::now();
+    while emulator.try_wait()?.is_none() {
+        if start.elapsed() > limit {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(true)
+}
+
+fn cards() -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut card = |driver: &str, pair: u8, card: u8, backend: String| {
+        let address = card_address(pair, card);
+        arguments.extend(["-netdev".into(), format!("{backend},id=net{pair}{card}")]);
+        // Without its ROM: nobody boots from it.
+        arguments.extend(["-device".into(), format!("{driver},netdev=net{pair}{card},mac={address},romfile=")]);
+    };
+    for number in [1, 2] {
+        for (driver, pair) in ON_A_HUB {
+            card(driver, pair, number, format!("hubport,hubid={pair}"));
+        }
+        let tap = format!("tap,ifname=tap{number},script=no,downscript=no,vhost=off");
+        card("virtio-net-pci", ON_TAPS, number, tap);
+    }
+    arguments
+}
+
+/// Why there can be no guest here, or nothing.
+///
+/// # Errors
+///
+/// That, for people.
+pub(crate) fn missing() -> io::Result<()> {
+    run(Command::new("qemu-system-x86_64").arg("--version"))?;
+    run(Command::new("unshare").args(["--net", "sh", "-c", WIRE, "true"])).map(drop)
+}
