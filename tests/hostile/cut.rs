@@ -4,8 +4,6 @@
 use std::{
     io::{ErrorKind, Read as _},
     net::TcpStream,
-    sync::Mutex,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -20,7 +18,7 @@ use crate::{
         pattern::Verdict,
         peer::{Pace, Peer},
     },
-    way::{Source, WAYS, Way},
+    way::{Source, WAYS, Way, each},
     wire::network::{Link, Network},
     without_network,
 };
@@ -33,21 +31,6 @@ fn network() -> Network {
     let network = Network::by_wire(Link::default()).unwrap();
     network.resend_soon().unwrap();
     network
-}
-
-/// Plays a scene with each of these ways, on networks of their own, some at the same time: most of it is waiting.
-fn each(ways: impl Iterator<Item = Way>, scene: impl Fn(Way, &Network) + Sync) {
-    let ways = Mutex::new(ways.collect::<Vec<_>>());
-    thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                let (network, next) = (network(), || ways.lock().unwrap().pop());
-                while let Some(way) = next() {
-                    scene(way, &network);
-                }
-            });
-        }
-    });
 }
 
 /// A connection that has carried a piece of the stream, and whose wire is cut then. The sink, its source, and the far end.
@@ -111,7 +94,7 @@ fn a_connection_that_is_cut_off_is_revoked_and_its_ring_goes_on() {
     if without_network("a_connection_that_is_cut_off_is_revoked_and_its_ring_goes_on") {
         return;
     }
-    each(WAYS.iter().copied(), |way, network| {
+    each(WAYS.iter().copied(), network, |way, network| {
         let name = way.name;
         harness::runtime().block_on(async {
             let (mut sink, mut source, far) = cut_off(network, way, RING).await;
@@ -154,7 +137,7 @@ fn a_dropped_sink_that_is_cut_off_gives_its_memory_back_at_the_deadline() {
         return;
     }
     let in_custody = WAYS.iter().copied().filter(|way| way.proof.is_awaited() && way.mechanism.is_some());
-    each(in_custody, |way, network| {
+    each(in_custody, network, |way, network| {
         let name = way.name;
         harness::runtime().block_on(async {
             let (mut sink, mut source, far) = cut_off(network, way, 4 * PIECE).await;
@@ -210,7 +193,7 @@ fn a_wire_that_is_mended_in_time_loses_nothing() {
         return;
     }
     const TOTAL: u64 = 2 * RING as u64;
-    each(WAYS.iter().copied(), |way, network| {
+    each(WAYS.iter().copied(), network, |way, network| {
         harness::runtime().block_on(async {
             let peer = network.far.run(|| Peer::listening(network.listen().unwrap(), Pace::default()));
             let socket = network.connect(peer.address()).unwrap();

@@ -11,7 +11,10 @@ mod support;
 mod wire;
 
 mod cut;
+mod endings;
+mod liars;
 mod loss;
+mod scene;
 mod way;
 
 /// Says why there is no network here, if so.

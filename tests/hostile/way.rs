@@ -1,6 +1,11 @@
 //! How bytes go: the mechanism, the memory, and whose word releases it.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use zerosink::{Path, Proof, mapped::MapOptions, prelude::*};
@@ -88,6 +93,32 @@ impl Way {
         }
         .expect("the ring can be built")
     }
+}
+
+/// One way of each mechanism and proof.
+pub(crate) fn one_of_each() -> impl Iterator<Item = Way> {
+    let same = |one: &Way, other: &Way| (one.mechanism, one.proof) == (other.mechanism, other.proof);
+    WAYS.iter()
+        .enumerate()
+        .filter(move |(index, way)| !WAYS[..*index].iter().any(|other| same(way, other)))
+        .map(|(_, way)| *way)
+}
+
+/// Plays a scene with each of these ways, some at the same time, for most of it is waiting. What `prepare` makes is used by one
+/// scene at a time.
+pub(crate) fn each<T>(ways: impl Iterator<Item = Way>, prepare: impl Fn() -> T + Sync, scene: impl Fn(Way, &T) + Sync) {
+    let ways = Mutex::new(ways.collect::<Vec<_>>());
+    let next = || ways.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let prepared = prepare();
+                while let Some(way) = next() {
+                    scene(way, &prepared);
+                }
+            });
+        }
+    });
 }
 
 /// The stream, piece by piece, in ring memory.

@@ -86,14 +86,21 @@ impl Namespace {
         Ok(read.trim().to_owned())
     }
 
-    /// A counter of TCP, by its name in `/proc/net/snmp`.
+    /// A counter of TCP, by its name in `/proc/net/snmp` or `/proc/net/netstat`.
     pub(crate) fn tcp_counter(&self, name: &str) -> io::Result<u64> {
-        let text = self.run(|| fs::read_to_string("/proc/thread-self/net/snmp"))?;
-        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:")).map(str::split_whitespace);
-        let found = lines.next().zip(lines.next()).and_then(|(names, values)| {
-            names.zip(values).find(|(found, _)| *found == name).and_then(|(_, value)| value.parse().ok())
-        });
-        found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no counter {name}")))
+        for file in ["snmp", "netstat"] {
+            let text = self.run(|| fs::read_to_string(format!("/proc/thread-self/net/{file}")))?;
+            // Two lines for each protocol: names, then values.
+            let mut lines = text.lines().filter(|line| line.starts_with("Tcp")).map(str::split_whitespace);
+            let found = lines
+                .next()
+                .zip(lines.next())
+                .and_then(|(names, values)| names.zip(values).find(|(found, _)| *found == name));
+            if let Some(value) = found.and_then(|(_, value)| value.parse().ok()) {
+                return Ok(value);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("no counter {name}")))
     }
 
     /// Makes TCP fast from the start and the same each time: a connection does not learn from the one before it, and its

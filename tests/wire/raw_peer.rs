@@ -6,6 +6,7 @@
 use std::{
     io,
     net::{Ipv4Addr, TcpStream},
+    ops::Range,
     thread,
     time::{Duration, Instant},
 };
@@ -38,7 +39,10 @@ pub(crate) struct RawPeer {
     /// The kernel may send up to here.
     edge: usize,
     stream: Vec<u8>,
+    /// The kernel has sent a FIN.
     finished: bool,
+    /// The kernel has sent a RST.
+    broken: bool,
 }
 
 /// A TCP segment from the kernel.
@@ -55,7 +59,7 @@ impl RawPeer {
     pub(crate) const DEVICE: &str = "raw0";
     const MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
     const PORT: u16 = 7777;
-    /// The payload of a frame of 1500 bytes without TCP options, which this peer does not offer.
+    /// The payload of a frame of 1500 bytes. Its header has no options: the kernel has nothing to acknowledge selectively.
     pub(crate) const SEGMENT: usize = 1460;
     /// Windows are announced in units of `1 << SCALE` bytes.
     const SCALE: u8 = 7;
@@ -85,6 +89,7 @@ impl RawPeer {
             edge: window,
             stream: Vec::new(),
             finished: false,
+            broken: false,
         };
         let socket = thread::scope(|scope| {
             let connecting = scope.spawn(|| {
@@ -112,6 +117,7 @@ impl RawPeer {
                 let options = [
                     TcpOptionElement::MaximumSegmentSize(Self::SEGMENT as u16),
                     TcpOptionElement::WindowScale(Self::SCALE),
+                    TcpOptionElement::SelectiveAcknowledgementPermitted,
                 ];
                 // The window of a SYN is not scaled.
                 self.send(0, self.window.min(0xffff) as u16, &options, |header| header.syn = true)?;
@@ -126,6 +132,10 @@ impl RawPeer {
     pub(crate) fn step(&mut self) -> io::Result<usize> {
         let Segment { header, payload, .. } = self.next(Instant::now() + Self::PATIENCE)?;
         let before = self.stream.len();
+        self.broken |= header.rst;
+        if self.broken {
+            return Ok(0);
+        }
         let at = header.sequence_number.wrapping_sub(self.first) as usize;
         // The device keeps the order: what is not next has been here. What is beyond the window is a probe.
         if at == before && before + payload.len() <= self.edge {
@@ -136,12 +146,30 @@ impl RawPeer {
         Ok(self.stream.len() - before)
     }
 
-    /// Receives as it should until it has so many bytes of the stream, or its end. Returns all of the stream so far.
+    /// Receives as it should until it has so many bytes of the stream, or its end, or a reset. Returns all of the stream so far.
     pub(crate) fn receive(&mut self, bytes: usize) -> io::Result<&[u8]> {
-        while self.stream.len() < bytes && !self.finished {
+        while self.stream.len() < bytes && !self.finished && !self.broken {
             self.step()?;
         }
         Ok(&self.stream)
+    }
+
+    /// Receives what the kernel has sent by now. Returns all of the stream so far.
+    pub(crate) fn receive_rest(&mut self) -> io::Result<&[u8]> {
+        while self.tap.wait(Duration::ZERO)? {
+            self.step()?;
+        }
+        Ok(&self.stream)
+    }
+
+    /// Loses the next frame: takes it, and says nothing. `false` if none comes within this time.
+    pub(crate) fn lose(&self, patience: Duration) -> io::Result<bool> {
+        Ok(self.tap.wait(patience)? && self.tap.take(&mut vec![0; Tap::FRAME])?.is_some())
+    }
+
+    /// True once the kernel has sent a RST that was received.
+    pub(crate) fn was_reset(&self) -> bool {
+        self.broken
     }
 
     /// Waits until the kernel has sent something, and does not read it.
@@ -164,16 +192,55 @@ impl RawPeer {
         self.acknowledge(self.acknowledged)
     }
 
+    /// The same, and takes back what it has promised before: what is already on its way is not received.
+    pub(crate) fn shrink_window(&mut self, bytes: usize) -> io::Result<()> {
+        self.open_window(bytes)?;
+        self.edge = self.acknowledged + bytes;
+        Ok(())
+    }
+
+    /// Says that it has so many bytes of the stream, and does not stand by it.
+    pub(crate) fn claim(&self, bytes: usize) -> io::Result<()> {
+        self.send(bytes, self.scaled_window(), &[], |_| {})
+    }
+
+    /// Says that it has this part of the stream besides what it has acknowledged, and does not stand by it.
+    pub(crate) fn claim_part(&self, part: Range<usize>) -> io::Result<()> {
+        let number = |at: usize| self.first.wrapping_add(at as u32);
+        let part = (number(part.start), number(part.end));
+        let option = TcpOptionElement::SelectiveAcknowledgement(part, [None; 3]);
+        self.send(self.acknowledged, self.scaled_window(), &[option], |_| {})
+    }
+
+    /// Ends its own direction of the stream.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.send(self.acknowledged, self.scaled_window(), &[], |header| header.fin = true)?;
+        self.sequence = self.sequence.wrapping_add(1);
+        Ok(())
+    }
+
     /// Aborts the connection.
     pub(crate) fn reset(&self) -> io::Result<()> {
         self.send(self.acknowledged, 0, &[], |header| header.rst = true)
+    }
+
+    /// Tries to, as somebody does who guesses the sequence number and is so far from it.
+    pub(crate) fn guess_reset(&self, off_by: i32) -> io::Result<()> {
+        self.send(self.acknowledged, 0, &[], |header| {
+            header.rst = true;
+            header.sequence_number = header.sequence_number.wrapping_add_signed(off_by);
+        })
     }
 
     fn acknowledge(&mut self, bytes: usize) -> io::Result<()> {
         // An older one is void: none can be taken back.
         self.acknowledged = self.acknowledged.max(bytes);
         self.edge = self.edge.max(self.acknowledged + self.window);
-        self.send(bytes, (self.window >> Self::SCALE).min(0xffff) as u16, &[], |_| {})
+        self.send(bytes, self.scaled_window(), &[], |_| {})
+    }
+
+    fn scaled_window(&self) -> u16 {
+        (self.window >> Self::SCALE).min(0xffff) as u16
     }
 
     /// Sends a segment without payload that acknowledges so many bytes.
