@@ -64,8 +64,10 @@ fn a_selective_acknowledgement_that_is_a_lie_releases_nothing() {
     with_each_way(|way| {
         let mut scene = Scene::sent(way);
         // All but the first segment; then such as make no sense.
-        for part in [RawPeer::SEGMENT..FIRST, 0..FIRST, FIRST..2 * CHUNK, 100..200, FIRST..RawPeer::SEGMENT] {
-            scene.peer.claim_part(part).unwrap();
+        for (from, upto) in
+            [(RawPeer::SEGMENT, FIRST), (0, FIRST), (FIRST, 2 * CHUNK), (100, 200), (FIRST, RawPeer::SEGMENT)]
+        {
+            scene.peer.claim_part(from, upto).unwrap();
         }
         assert_eq!(scene.unacknowledged(), CHUNK, "{}", way.name);
         scene.holds_what_it_must();

@@ -103,7 +103,7 @@ impl Scene {
     pub(crate) fn released(&mut self) -> Result<(), u64> {
         let accepted = self.sink.position().accepted;
         let released = harness::within(self.way.name, self.sink.released(accepted));
-        self.runtime.block_on(async { released.await }).map_err(|error| error.quarantined)
+        self.runtime.block_on(released).map_err(|error| error.quarantined)
     }
 
     /// The same, while the peer does this again and again.

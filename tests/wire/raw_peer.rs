@@ -6,7 +6,6 @@
 use std::{
     io,
     net::{Ipv4Addr, TcpStream},
-    ops::Range,
     thread,
     time::{Duration, Instant},
 };
@@ -204,10 +203,9 @@ impl RawPeer {
         self.send(bytes, self.scaled_window(), &[], |_| {})
     }
 
-    /// Says that it has this part of the stream besides what it has acknowledged, and does not stand by it.
-    pub(crate) fn claim_part(&self, part: Range<usize>) -> io::Result<()> {
-        let number = |at: usize| self.first.wrapping_add(at as u32);
-        let part = (number(part.start), number(part.end));
+    /// Says that it has a part of the stream besides what it has acknowledged, and does not stand by it.
+    pub(crate) fn claim_part(&self, from: usize, upto: usize) -> io::Result<()> {
+        let part = (self.first.wrapping_add(from as u32), self.first.wrapping_add(upto as u32));
         let option = TcpOptionElement::SelectiveAcknowledgement(part, [None; 3]);
         self.send(self.acknowledged, self.scaled_window(), &[option], |_| {})
     }
