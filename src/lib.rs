@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub use zerosink_core::{
-    AttachError, Backend, Connection, IntoSink, Mechanism, Path, Policy, Proof, Reactor, Refusal, ReleaseError,
+    AttachError, Backend, Connection, IntoSink, Mechanism, Path, Policy, Proof, Queued, Reactor, Refusal, ReleaseError,
     Segment, SendError, SendQueue, SinkConfig, SinkStats, Support, Transmit, Trust, ZeroCopySink, ZeroCopySinkExt,
     memory::{self, Reuse},
     policy,

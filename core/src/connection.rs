@@ -38,6 +38,18 @@ pub struct Connection {
     counters: Counters,
 }
 
+/// What is known about a [queued](Connection::queue) send when the call that queued it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queued {
+    /// [`Connection::complete`] will say when its memory is released, or has said it.
+    Held,
+    /// Its memory is released already, all of it was sent, and [`Connection::complete`] is not called for it.
+    Released {
+        /// As in [`Connection::complete`].
+        copied: Option<bool>,
+    },
+}
+
 #[derive(Debug, Default)]
 struct Counters {
     /// Bytes accepted, by mechanism.
@@ -209,7 +221,7 @@ impl Connection {
     }
 
     /// Queues a send that goes on after the call: `memory` is in custody, and `call` gets the number by which
-    /// [`complete`](Self::complete) ends that. All bytes of `memory` are accepted if `call` succeeds; [`flush`](Self::flush)
+    /// [`complete`](Self::complete) ends that, unless `call` itself can say that the memory is released. All bytes of `memory` are accepted if `call` succeeds; [`flush`](Self::flush)
     /// says when they are in the socket. No other send begins before.
     ///
     /// Whoever calls these two keeps the connection alive until then.
@@ -223,14 +235,17 @@ impl Connection {
         mechanism: Mechanism,
         memory: impl IntoIterator<Item = Bytes>,
         bytes: usize,
-        call: impl FnOnce(u64) -> io::Result<()>,
+        call: impl FnOnce(u64) -> io::Result<Queued>,
     ) -> io::Result<()> {
         self.may_begin()?;
         let pending = self.ledger.open(Until::Completed, memory);
         match call(pending.number()) {
-            Ok(()) => {
-                // The completion may have come already; custody keeps the entry until now.
-                pending.queued(bytes);
+            Ok(queued) => {
+                match queued {
+                    // The completion may have come already; custody keeps the entry until now.
+                    Queued::Held => pending.queued(bytes),
+                    Queued::Released { copied } => pending.released(bytes, copied),
+                }
                 self.count_zero_copy(mechanism, bytes);
                 self.reactor.watch();
                 Ok(())

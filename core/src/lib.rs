@@ -36,7 +36,7 @@ pub mod transmit;
 
 pub use backend::Backend;
 pub use config::SinkConfig;
-pub use connection::Connection;
+pub use connection::{Connection, Queued};
 pub use error::{AttachError, ReleaseError, SendError};
 pub use ext::ZeroCopySinkExt;
 pub use into_sink::IntoSink;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use smallvec::SmallVec;
-use zerosink_core::Refusal;
+use zerosink_core::{Queued, Refusal};
 
 use super::{
     lane::Lane,
@@ -70,7 +70,7 @@ impl Uring {
 
     /// Queues a send for which the memory is in custody, and looks at once whether it is done already. On an error nothing
     /// of it was sent, and the kernel holds none of the memory.
-    pub(super) fn begin(&self, lane: &Arc<Lane>, number: u64, memory: Memory) -> io::Result<()> {
+    pub(super) fn begin(&self, lane: &Arc<Lane>, number: u64, memory: Memory) -> io::Result<Queued> {
         let mut after = After::default();
         let begun = {
             let mut engine = self.lock();
@@ -78,13 +78,14 @@ impl Uring {
             self.expect(&engine);
             begun
         };
+        let queued = after.queued(lane, number);
         after.run();
         // Whoever has set it before the lock was free has gone away.
         fence(SeqCst);
         if self.look_again.load(SeqCst) {
             self.turn();
         }
-        begun.map_err(io::Error::from_raw_os_error)
+        begun.map_err(io::Error::from_raw_os_error).map(|()| queued)
     }
 
     /// The socket has room, or is over: its send that waits for that goes on.
@@ -169,6 +170,19 @@ struct Released {
 }
 
 impl After {
+    /// What is known about this send; its release is left to the caller.
+    fn queued(&mut self, lane: &Arc<Lane>, number: u64) -> Queued {
+        // Completions come in order, mostly: this is the last of them.
+        match self.released.last() {
+            Some(last) if last.number == number && Arc::ptr_eq(&last.lane, lane) => {
+                let copied = last.copied;
+                self.released.pop();
+                Queued::Released { copied }
+            }
+            _ => Queued::Held,
+        }
+    }
+
     fn run(self) {
         for lane in self.flushed {
             lane.socket.after_flush();

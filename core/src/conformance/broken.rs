@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    AttachError, Backend, Connection, Mechanism, Path, Proof, Refusal, ReleaseError, Segment, SendError, SendQueue,
-    SinkConfig, SinkStats, Support, Transmit, ZeroCopySink, sink::Position,
+    AttachError, Backend, Connection, Mechanism, Path, Proof, Queued, Refusal, ReleaseError, Segment, SendError,
+    SendQueue, SinkConfig, SinkStats, Support, Transmit, ZeroCopySink, sink::Position,
 };
 
 /// A bug, and the backend that has it.
@@ -191,7 +191,7 @@ impl Sender {
         let mut number = 0;
         connection.queue(self.mechanism, [memory.slice(..sent)], sent, |its| {
             number = its;
-            Ok(())
+            Ok(Queued::Held)
         })?;
         connection.ledger().flush(sent as u64);
         self.sends += 1;
@@ -268,10 +268,8 @@ impl Transmit for Sender {
                     self.rest = memory.slice(sent..);
                     queue.advance(bytes);
                     // Accepted now, flushed later.
-                    let rest = connection.queue(self.mechanism, [self.rest.clone()], bytes - sent, |number| {
-                        connection.ledger().complete(number, true);
-                        Ok(())
-                    });
+                    let released = |_| Ok(Queued::Released { copied: Some(true) });
+                    let rest = connection.queue(self.mechanism, [self.rest.clone()], bytes - sent, released);
                     return Poll::Ready(rest.map(|()| bytes).map_err(|error| self.failed(error)));
                 }
                 (Ok(sent), bug) => {

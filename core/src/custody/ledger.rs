@@ -317,13 +317,28 @@ impl PendingSend<'_> {
         self.settle(bytes);
     }
 
+    /// As [`queued`](Self::queued), of a send that took all its memory and is released already; `copied` as in
+    /// [`Ledger::complete`], `None` if nobody knows.
+    pub fn released(mut self, bytes: usize, copied: Option<bool>) {
+        let number = self.number;
+        self.settle_by(bytes, |custody, out| custody.settle_released(number, out));
+        if let Some(copied) = copied {
+            self.ledger.count_notified(1, copied);
+        }
+    }
+
     fn settle(&mut self, bytes: usize) {
+        let number = self.number;
+        self.settle_by(bytes, |custody, out| custody.settle(number, bytes, out));
+    }
+
+    fn settle_by(&mut self, bytes: usize, change: impl FnOnce(&mut Custody, &mut Released)) {
         self.settled = true;
         let mut released = Released::new();
         let mut state = self.ledger.lock();
         // With the lock held, so that the watermark never falls behind what was accepted.
         self.ledger.accept(bytes as u64);
-        state.custody.settle(self.number, bytes, &mut released);
+        change(&mut state.custody, &mut released);
         let waiter = self.ledger.take_waiter(&mut state, false);
         drop(state);
         drop(released);

@@ -199,6 +199,21 @@ impl Custody {
         self.pop_released();
     }
 
+    /// The latest send took all its memory, and is released already.
+    pub fn settle_released(&mut self, number: u64, out: &mut Released) {
+        self.high_water = self.high_water.max(self.pinned);
+        let index = number.checked_sub(self.front).map(|index| index as usize);
+        if let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) {
+            entry.settled = true;
+            if !entry.released {
+                entry.released = true;
+                self.pinned -= entry.end - entry.start;
+                out.extend(entry.memory.drain(..));
+            }
+        }
+        self.pop_released();
+    }
+
     /// The kernel let go of the sends with the ids `first..=last`, modulo 2^32. Returns how many of them were in custody.
     pub fn notify(&mut self, first: u32, last: u32, now: Instant, out: &mut Released) -> u32 {
         let named = u64::from(last.wrapping_sub(first)) + 1;

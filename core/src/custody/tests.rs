@@ -56,6 +56,19 @@ fn a_failed_send_takes_no_id_and_a_partial_one_keeps_only_what_was_accepted() {
 }
 
 #[test]
+fn a_send_that_is_released_when_its_call_returns_leaves_custody_at_once_and_is_counted_as_pinned() {
+    let mut custody = Custody::default();
+    let mut out = Released::new();
+    let first = send(&mut custody, Until::Completed, 0, 10);
+    let second = custody.open(Until::Completed, 10, [Bytes::from_static(b"abcdef")], Instant::now());
+    custody.settle_released(second, &mut out);
+    assert_eq!((out.len(), custody.pinned(), custody.high_water(), custody.released()), (1, 10, 16, Some(0)));
+    assert!(!custody.complete(second, Instant::now(), &mut out), "it was released");
+    assert!(custody.complete(first, Instant::now(), &mut out));
+    assert!(custody.is_empty() && custody.strays() == 1 && custody.next_number() == 2);
+}
+
+#[test]
 fn notifications_for_nobody_are_counted_and_release_nothing() {
     let mut custody = Custody::default();
     send(&mut custody, Until::Notified, 0, 8);

@@ -15,8 +15,8 @@ use rustix::{
 };
 use tokio::sync::mpsc;
 use zerosink::{
-    AttachError, Backend, Connection, Mechanism, Proof, Refusal, Segment, SendError, SendQueue, SinkConfig, Support,
-    Transmit, ZeroCopySink,
+    AttachError, Backend, Connection, Mechanism, Proof, Queued, Refusal, Segment, SendError, SendQueue, SinkConfig,
+    Support, Transmit, ZeroCopySink,
 };
 
 use crate::wire::unacknowledged;
@@ -128,7 +128,7 @@ impl Splicer {
         let (bytes, mut number) = (memory.len(), 0);
         connection.queue(Mechanism::Splice, [memory.clone()], bytes, |its| {
             number = its;
-            Ok(())
+            Ok(Queued::Held)
         })?;
         connection.ledger().flush(bytes as u64);
         match self.bug {

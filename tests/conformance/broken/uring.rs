@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use io_uring::{IoUring, cqueue, opcode, types::Fd};
 use zerosink::{
-    AttachError, Backend, Connection, Mechanism, Segment, SendError, SendQueue, SinkConfig, Support, Transmit,
+    AttachError, Backend, Connection, Mechanism, Queued, Segment, SendError, SendQueue, SinkConfig, Support, Transmit,
     ZeroCopySink,
     conformance::{Mount, Outcome, Rule, TcpLoopback},
     region,
@@ -259,7 +259,7 @@ impl Sender {
                     lane.submit(number, part)?;
                 }
             }
-            Ok(())
+            Ok(Queued::Held)
         })
     }
 }
