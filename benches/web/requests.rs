@@ -1,0 +1,59 @@
+//! Small bodies: what a connection that could send without a copy costs a service that does not need it.
+
+use std::io;
+
+use zerosink::Reuse;
+
+use crate::{
+    client::Client,
+    rounds::{interleave, median, quartiles},
+    server::{Contender, Link, SMALL, content},
+};
+
+const CONNECTIONS: usize = 32;
+
+/// Requests per second, against plain axum's.
+const AIM: f64 = 0.98;
+
+pub(crate) fn print(rounds: usize, measuring: bool) -> io::Result<()> {
+    println!("small bodies, loopback TCP, {CONNECTIONS} connections, {rounds} rounds");
+    println!(
+        "{:<28} {:>8} {:>10} {:>9} {:>18} {:>18}  aim",
+        "", "body", "requests/s", "CPU us", "requests q1 med q3", "CPU q1 med q3"
+    );
+    let content = content();
+    let ring = Contender::Ring(None, Reuse::InPlace);
+    let cells: [(&str, &str, Option<&[u8]>, &[Contender]); 2] = [
+        ("JSON", "/json", None, &[Contender::Plain, Contender::AsItIs, Contender::Serve]),
+        ("4 KiB", "/small", Some(&content[..SMALL]), &[Contender::Plain, Contender::AsItIs, Contender::Serve, ring]),
+    ];
+    for (name, path, expected, contenders) in cells {
+        let clients: io::Result<Vec<_>> = contenders
+            .iter()
+            .map(|contender| Client::connect(&contender.start(Link::Tcp)?, CONNECTIONS, path, expected))
+            .collect();
+        let mut clients = clients?;
+        let times = if measuring { 250 } else { 2 };
+        let per_slice = (times * CONNECTIONS) as f64;
+        let costs = interleave(&mut clients, rounds, |client| client.run(times).map(drop))?;
+        for (contender, own) in contenders.iter().zip(&costs) {
+            let pairs = || own.iter().zip(&costs[0]);
+            let requests = quartiles(pairs(), |(own, plain)| plain.seconds / own.seconds);
+            let processor = quartiles(pairs(), |(own, plain)| own.server / plain.server);
+            println!(
+                "{:<28} {name:>8} {:>10.0} {:>9.2} {:>6.3} {:.3} {:.3} {:>6.3} {:.3} {:.3}  {AIM}{}",
+                contender.to_string(),
+                median(own, |cost| per_slice / cost.seconds),
+                median(own, |cost| cost.server / per_slice * 1e6),
+                requests[0],
+                requests[1],
+                requests[2],
+                processor[0],
+                processor[1],
+                processor[2],
+                if requests[1] < AIM { "  missed" } else { "" },
+            );
+        }
+    }
+    Ok(())
+}
