@@ -24,8 +24,13 @@ pub(crate) fn print(rounds: usize, measuring: bool) -> io::Result<()> {
     let content = content();
     let ring = Contender::Ring(None, Reuse::InPlace);
     let cells: [(&str, &str, Option<&[u8]>, &[Contender]); 2] = [
-        ("JSON", "/json", None, &[Contender::Plain, Contender::AsItIs, Contender::Serve]),
-        ("4 KiB", "/small", Some(&content[..SMALL]), &[Contender::Plain, Contender::AsItIs, Contender::Serve, ring]),
+        ("JSON", "/json", None, &[Contender::Plain, Contender::Listener, Contender::AsItIs, Contender::Serve]),
+        (
+            "4 KiB",
+            "/small",
+            Some(&content[..SMALL]),
+            &[Contender::Plain, Contender::Listener, Contender::AsItIs, Contender::Serve, ring],
+        ),
     ];
     for (name, path, expected, contenders) in cells {
         let clients: io::Result<Vec<_>> = contenders

@@ -37,6 +37,8 @@ pub(crate) enum Link {
 pub(crate) enum Contender {
     /// tokio's listener, and bodies of `Bytes`.
     Plain,
+    /// The same app, with another listener.
+    Listener,
     /// The same app, with a listener and a layer.
     AsItIs,
     /// Bodies out of a ring, by this mechanism, or by whichever the sink takes.
@@ -49,6 +51,7 @@ impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&match self {
             Self::Plain => "plain axum".into(),
+            Self::Listener => "listener".into(),
             Self::AsItIs => "listener and layer".into(),
             Self::Ring(None, reuse) => format!("{reuse} ring, auto"),
             Self::Ring(Some(mechanism), reuse) => format!("{reuse} ring, {mechanism}"),
@@ -79,7 +82,10 @@ impl Contender {
     fn app(self) -> io::Result<Router> {
         let Self::Ring(_, reuse) = self else {
             let app = app_on_heap();
-            return Ok(if self == Self::Plain { app } else { app.layer(ZeroCopyLayer::new()) });
+            return Ok(match self {
+                Self::Plain | Self::Listener => app,
+                _ => app.layer(ZeroCopyLayer::new()),
+            });
         };
         let builder = Ring::builder().capacity(16 << 20).reuse(reuse);
         let ring = match reuse {

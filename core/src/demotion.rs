@@ -7,24 +7,31 @@ use crate::Refusal;
 /// Whether one mechanism is off on one connection, why, and until when. Each demotion in a row lasts twice as long.
 #[derive(Debug, Clone)]
 pub struct Demotion {
-    first: Duration,
-    longest: Duration,
-    next: Duration,
+    // In milliseconds: every connection has one for each mechanism, and most never need them.
+    first: u32,
+    longest: u32,
+    next: u32,
     current: Option<(Instant, Refusal)>,
 }
 
+const fn milliseconds(duration: Duration) -> u32 {
+    let whole = duration.as_millis();
+    if whole < u32::MAX as u128 { whole as u32 } else { u32::MAX }
+}
+
 impl Demotion {
-    /// Demotions that last `first`, then twice that, up to `longest`.
+    /// Demotions that last `first`, then twice that, up to `longest`; to the millisecond.
     #[must_use]
     pub const fn new(first: Duration, longest: Duration) -> Self {
+        let (first, longest) = (milliseconds(first), milliseconds(longest));
         Self { first, longest, next: first, current: None }
     }
 
     /// Turns the mechanism off. Returns for how long.
     pub fn demote(&mut self, now: Instant, reason: Refusal) -> Duration {
-        let lasts = self.next;
+        let lasts = Duration::from_millis(self.next.into());
         self.current = Some((now + lasts, reason));
-        self.next = (lasts * 2).min(self.longest);
+        self.next = self.next.saturating_mul(2).min(self.longest);
         lasts
     }
 

@@ -304,14 +304,14 @@ impl Ladder {
         }
     }
 
+    /// Mechanisms take turns, so only the last one that sent can have something that is not in the socket.
+    #[inline]
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
-        if let Some(own) = &mut self.own {
-            return Pin::new(own).poll_flush(cx);
+        let rung = self.rungs[self.current.index()].as_mut().map(|rung| &mut rung.sink);
+        match self.own.as_mut().or(rung) {
+            Some(sink) => Pin::new(sink).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
         }
-        for rung in self.rungs.iter_mut().flatten() {
-            ready!(Pin::new(&mut rung.sink).poll_flush(cx))?;
-        }
-        Poll::Ready(Ok(()))
     }
 }
 

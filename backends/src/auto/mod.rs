@@ -39,7 +39,8 @@ use crate::portable::{Reader, Socket};
 /// It also reads ([`AsyncRead`]), [splits](Self::into_split), and tells its addresses. Dropping it closes the sending
 /// direction; memory in custody stays there until its release is proven, and the socket stays open as long.
 pub struct AutoSink {
-    ladder: Ladder,
+    /// On the heap, so that the sink is small: it is a part of futures, which keep several places for it.
+    ladder: Box<Ladder>,
     connection: Arc<Connection>,
     socket: Arc<Socket>,
     reader: Option<Reader>,
@@ -61,7 +62,7 @@ impl AutoSink {
         #[cfg(zerosink_uring)]
         ladder.attach(&crate::io_uring::IoUring, &connection, config).await;
         ladder.finish(&connection)?;
-        Ok(Self { ladder, connection, socket, reader: None })
+        Ok(Self { ladder: Box::new(ladder), connection, socket, reader: None })
     }
 
     /// Attaches a backend of your own, when everything accepted before is in the socket. From then on its sink takes every

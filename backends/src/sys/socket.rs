@@ -6,6 +6,7 @@ use std::{
 };
 
 use rustix::net::{self, SendAncillaryBuffer, SendFlags};
+use tokio::io::ReadBuf;
 use zerosink_core::policy::Family;
 
 /// `send(2)`, or `sendmsg(2)` for several slices, by copying. Never blocks, never raises SIGPIPE.
@@ -33,9 +34,16 @@ fn send_with(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>], flags: SendFlags) -> io
     Ok(net::sendmsg(fd, slices, &mut SendAncillaryBuffer::default(), flags)?)
 }
 
-/// `recv(2)`. Never blocks; 0 is end of file.
-pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let (_, bytes) = net::recv(fd, buffer, net::RecvFlags::DONTWAIT)?;
+/// `recv(2)` into the unfilled part of `buffer`, which counts it. Never blocks; 0 is end of file. The rest of the buffer is not
+/// touched: to initialize it would cost time with each read, and memory for as long as the buffer waits.
+pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut ReadBuf<'_>) -> io::Result<usize> {
+    // SAFETY: nothing is written there but by `recv`, so what is initialized stays so.
+    let unfilled = unsafe { buffer.unfilled_mut() };
+    let ((received, _), _) = net::recv(fd, unfilled, net::RecvFlags::DONTWAIT)?;
+    let bytes = received.len();
+    // SAFETY: `received` is the beginning of the unfilled part, and `recv` has initialized it.
+    unsafe { buffer.assume_init(bytes) };
+    buffer.advance(bytes);
     Ok(bytes)
 }
 
