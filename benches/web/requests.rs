@@ -15,6 +15,15 @@ const CONNECTIONS: usize = 32;
 /// Requests per second, against plain axum's.
 const AIM: f64 = 0.98;
 
+/// What all contenders answer with.
+struct Cell<'a> {
+    name: &'static str,
+    path: &'static str,
+    /// Checked if it is known.
+    body: Option<&'a [u8]>,
+    contenders: Vec<Contender>,
+}
+
 pub(crate) fn print(rounds: usize, measuring: bool) -> io::Result<()> {
     println!("small bodies, loopback TCP, {CONNECTIONS} connections, {rounds} rounds");
     println!(
@@ -22,20 +31,18 @@ pub(crate) fn print(rounds: usize, measuring: bool) -> io::Result<()> {
         "", "body", "requests/s", "CPU us", "requests q1 med q3", "CPU q1 med q3"
     );
     let content = content();
-    let ring = Contender::Ring(None, Reuse::InPlace);
-    let cells: [(&str, &str, Option<&[u8]>, &[Contender]); 2] = [
-        ("JSON", "/json", None, &[Contender::Plain, Contender::Listener, Contender::AsItIs, Contender::Serve]),
-        (
-            "4 KiB",
-            "/small",
-            Some(&content[..SMALL]),
-            &[Contender::Plain, Contender::Listener, Contender::AsItIs, Contender::Serve, ring],
-        ),
-    ];
-    for (name, path, expected, contenders) in cells {
+    let [plain, listener, layer, serve] = [Contender::Plain, Contender::Listener, Contender::AsItIs, Contender::Serve];
+    let json = Cell { name: "JSON", path: "/json", body: None, contenders: vec![plain, listener, layer, serve] };
+    let small = Cell {
+        name: "4 KiB",
+        path: "/small",
+        body: Some(&content[..SMALL]),
+        contenders: vec![plain, listener, layer, serve, Contender::Ring(None, Reuse::InPlace)],
+    };
+    for Cell { name, path, body, contenders } in [json, small] {
         let clients: io::Result<Vec<_>> = contenders
             .iter()
-            .map(|contender| Client::connect(&contender.start(Link::Tcp)?, CONNECTIONS, path, expected))
+            .map(|contender| Client::connect(&contender.start(Link::Tcp)?, CONNECTIONS, path, body))
             .collect();
         let mut clients = clients?;
         let times = if measuring { 250 } else { 2 };
