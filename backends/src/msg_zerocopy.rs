@@ -47,9 +47,7 @@ impl Backend for MsgZerocopy {
         if connection.family() != Family::Tcp {
             return Err(AttachError::refused(mechanism, "the kernel knows MSG_ZEROCOPY on TCP, not on AF_UNIX"));
         }
-        if let Support::No(reason) = self.probe() {
-            return Err(AttachError::Refused { mechanism, reason });
-        }
+        probe::permits(mechanism)?;
         sys::socket::set_zerocopy(connection.as_fd()).map_err(|source| AttachError::Call {
             mechanism,
             call: "setsockopt(SO_ZEROCOPY)",

@@ -53,11 +53,11 @@ mod linux {
         io::{self, Read as _},
         net::{Ipv4Addr, TcpListener, TcpStream},
         os::{fd::AsFd, unix::net::UnixStream},
-        sync::OnceLock,
+        sync::{Arc, OnceLock},
     };
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use zerosink_core::{Mechanism, Support, policy::Thresholds};
+    use zerosink_core::{AttachError, Mechanism, Support, policy::Thresholds};
 
     use crate::{
         calibration,
@@ -69,37 +69,81 @@ mod linux {
     fn is_refusal(error: &io::Error) -> bool {
         matches!(
             error.raw_os_error(),
-            Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS | libc::EPERM | ENOTSUPP)
+            Some(
+                libc::ENOPROTOOPT
+                    | libc::EOPNOTSUPP
+                    | libc::EINVAL
+                    | libc::ENOSYS
+                    | libc::EPERM
+                    | libc::EACCES
+                    | ENOTSUPP
+            )
         )
     }
 
     /// What `setsockopt(SO_ZEROCOPY)` answers on sockets that do not know it (`include/linux/errno.h`; not in libc).
     const ENOTSUPP: i32 = 524;
 
+    /// What a probe has found: it works, or what the kernel answered.
+    type Answer = Result<(), Arc<io::Error>>;
+
     /// Asks once and keeps the answer, but for "could not tell": descriptors may come back.
-    fn ask(known: &OnceLock<Support>, mechanism: Mechanism, by_doing: impl FnOnce() -> io::Result<()>) -> Support {
-        if let Some(support) = known.get() {
-            return support.clone();
+    fn ask(known: &OnceLock<Answer>, mechanism: Mechanism, by_doing: impl FnOnce() -> io::Result<()>) -> Answer {
+        if let Some(answer) = known.get() {
+            return answer.clone();
         }
-        match by_doing() {
-            Ok(()) => known.get_or_init(|| Support::Yes).clone(),
-            Err(error) if is_refusal(&error) => known.get_or_init(|| Support::no(error.to_string())).clone(),
-            Err(error) => {
+        let answer = by_doing().map_err(Arc::new);
+        match &answer {
+            Err(error) if !is_refusal(error) => {
                 tracing::warn!(%mechanism, %error, "probe could not tell");
-                Support::unknown(error)
+                answer
             }
+            _ => known.get_or_init(|| answer).clone(),
+        }
+    }
+
+    /// The same for people.
+    fn support(answer: Answer) -> Support {
+        match answer {
+            Ok(()) => Support::Yes,
+            Err(error) if is_refusal(&error) => Support::no(error.to_string()),
+            Err(error) => Support::Unknown(error),
+        }
+    }
+
+    /// An error if the host refuses it: with what the kernel answered, so that statistics name the cause. What could not be found out
+    /// now may be possible at the time of a send.
+    pub(crate) fn permits(mechanism: Mechanism) -> Result<(), AttachError> {
+        let answer = match mechanism {
+            Mechanism::MsgZerocopy => ask_msg_zerocopy(),
+            _ => ask_splice(),
+        };
+        match answer {
+            Err(error) if is_refusal(&error) => {
+                let source = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+                Err(AttachError::Call { mechanism, call: "a send to see whether this host permits it", source })
+            }
+            _ => Ok(()),
         }
     }
 
     /// Whether one zero-copy send goes through on a TCP connection of our own and is notified.
     pub(crate) fn msg_zerocopy() -> Support {
-        static KNOWN: OnceLock<Support> = OnceLock::new();
+        support(ask_msg_zerocopy())
+    }
+
+    fn ask_msg_zerocopy() -> Answer {
+        static KNOWN: OnceLock<Answer> = OnceLock::new();
         ask(&KNOWN, Mechanism::MsgZerocopy, send_one)
     }
 
     /// Whether a page goes through a pipe into a socket.
     pub(crate) fn splice() -> Support {
-        static KNOWN: OnceLock<Support> = OnceLock::new();
+        support(ask_splice())
+    }
+
+    fn ask_splice() -> Answer {
+        static KNOWN: OnceLock<Answer> = OnceLock::new();
         ask(&KNOWN, Mechanism::Splice, || {
             static BYTE: [u8; 1] = [0x5a];
             let (ours, mut theirs) = UnixStream::pair()?;
@@ -145,7 +189,7 @@ mod linux {
 }
 
 #[cfg(zerosink_linux)]
-pub(crate) use linux::{loopback_pair, msg_zerocopy, splice, thresholds};
+pub(crate) use linux::{loopback_pair, msg_zerocopy, permits, splice, thresholds};
 
 #[cfg(zerosink_uring)]
 pub(crate) use io_uring::{io_uring, io_uring_abilities};

@@ -2,10 +2,13 @@
 //! cause; memory comes back, and no descriptor is left.
 #![cfg(zerosink_linux)]
 
+mod descriptors;
 mod door;
 mod errnos;
+mod forbidden;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod limits;
 mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;

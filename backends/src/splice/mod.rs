@@ -63,7 +63,7 @@ impl Backend for Splice {
         connection: &Arc<Connection>,
         _config: &SinkConfig,
     ) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
-        permitted(Mechanism::Splice)?;
+        probe::permits(Mechanism::Splice)?;
         if connection.family() == Family::Tcp && connection.trust().peer_acks {
             // Without these events the driver's timer alone would look how far the peer is.
             if let Err(error) = sys::socket::request_acknowledgements(connection.as_fd()) {
@@ -89,16 +89,8 @@ impl Backend for Gift {
         connection: &Arc<Connection>,
         _config: &SinkConfig,
     ) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
-        permitted(Mechanism::Gift)?;
+        probe::permits(Mechanism::Gift)?;
         Ok(connection.sink(Pages::new(Mechanism::Gift, connection)))
-    }
-}
-
-fn permitted(mechanism: Mechanism) -> Result<(), AttachError> {
-    match probe::splice() {
-        // What could not be found out now may be possible at the time of a send.
-        Support::Yes | Support::Unknown(_) => Ok(()),
-        Support::No(reason) => Err(AttachError::Refused { mechanism, reason }),
     }
 }
 
