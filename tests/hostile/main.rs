@@ -13,6 +13,7 @@ mod wire;
 mod cut;
 mod endings;
 mod liars;
+mod local;
 mod loss;
 mod scene;
 mod way;

@@ -65,11 +65,37 @@ pub(crate) const WAYS: &[Way] = {
     ]
 };
 
+/// The same for `AF_UNIX`.
+pub(crate) const LOCAL_WAYS: &[Way] = {
+    use Mechanism::{Copy, Gift, Splice};
+    use Place::{Anonymous, Heap, Memfd};
+    use Proof::{Consumed, Copied, Immutable, Replaced};
+    &[
+        way("copy", Some(Copy), Heap, Reuse::InPlace, Copied),
+        way("splice, fresh pages", Some(Splice), Anonymous, Reuse::FreshPages, Replaced),
+        way("splice, fresh pages, memfd", Some(Splice), Memfd, Reuse::FreshPages, Replaced),
+        way("splice, immutable", Some(Splice), Anonymous, Reuse::Immutable, Immutable),
+        way("splice, immutable, memfd", Some(Splice), Memfd, Reuse::Immutable, Immutable),
+        way("splice, in place", Some(Splice), Anonymous, Reuse::InPlace, Consumed),
+        way("splice, in place, memfd", Some(Splice), Memfd, Reuse::InPlace, Consumed),
+        way("gift, fresh pages", Some(Gift), Anonymous, Reuse::FreshPages, Replaced),
+        way("gift, in place", Some(Gift), Anonymous, Reuse::InPlace, Replaced),
+        way("auto, in place", None, Anonymous, Reuse::InPlace, Copied),
+        way("auto, fresh pages", None, Anonymous, Reuse::FreshPages, Replaced),
+        way("auto, immutable", None, Memfd, Reuse::Immutable, Immutable),
+        way("auto, in place, trusting", None, Anonymous, Reuse::InPlace, Consumed),
+    ]
+};
+
 impl Way {
     /// The settings that go with it. Who trusts says also that the peer is elsewhere, for a TAP device is of this host.
     pub(crate) fn config(self) -> SinkConfig {
         let config = self.mechanism.map_or_else(SinkConfig::new, |mechanism| SinkConfig::new().mechanism(mechanism));
-        if self.trusts() { config.trust_peer_acks().path(Path::OffHost) } else { config }
+        match self.proof {
+            Proof::Acked => config.trust_peer_acks().path(Path::OffHost),
+            Proof::Consumed => config.peer_copies(),
+            _ => config,
+        }
     }
 
     /// The same with a deadline.
@@ -79,7 +105,7 @@ impl Way {
 
     /// It rests on the peer's word.
     pub(crate) fn trusts(self) -> bool {
-        self.proof == Proof::Acked
+        !self.proof.is_kernel_proof()
     }
 
     /// A ring of that memory, which poisons what comes back.
