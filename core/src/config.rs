@@ -104,7 +104,11 @@ impl SinkConfig {
     /// Your word that the `AF_UNIX` peer reads with `read(2)` or `recv(2)`.
     ///
     /// If it is misplaced, the peer reads what is written into the memory next: a reader that splices the socket into a
-    /// pipe keeps the sender's own pages.
+    /// pipe keeps the sender's own pages, also when it is gone. The word is about whoever has the socket, and a peer can pass it
+    /// on (`SCM_RIGHTS`).
+    ///
+    /// How far the reader is, the kernel tells in whole buffers of up to 64 KiB. One that needs longer than
+    /// [`release_timeout`](Self::release_timeout) for one of them is given up.
     #[must_use]
     pub const fn peer_copies(mut self) -> Self {
         self.trust.peer_copies = true;

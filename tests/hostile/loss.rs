@@ -3,8 +3,10 @@
 //! `cargo test` sends a few MiB each way. As much as you like, in one row of a table for each way and rate:
 //!
 //! ```text
-//! ZEROSINK_HOSTILE_MIB=1024 cargo test --release --test hostile loss:: -- --nocapture --test-threads 1
+//! ZEROSINK_HOSTILE_MIB=1024 cargo test --release --test hostile not_one_wrong_byte_with -- --nocapture --test-threads 1
 //! ```
+//!
+//! `ZEROSINK_HOSTILE_WAY` bounds that to the ways whose name has a certain part: `"splice, in place"`.
 
 use std::{
     fmt,
@@ -40,6 +42,12 @@ fn total() -> u64 {
     let asked = std::env::var("ZEROSINK_HOSTILE_MIB").ok();
     let mib = asked.map_or(4, |mib| mib.parse().expect("ZEROSINK_HOSTILE_MIB is a number"));
     mib * MIB
+}
+
+/// The ways that are wanted.
+fn ways() -> impl Iterator<Item = Way> {
+    let part = std::env::var("ZEROSINK_HOSTILE_WAY").unwrap_or_default();
+    WAYS.iter().copied().filter(move |way| way.name.contains(&part))
 }
 
 /// A fast wire that loses this share of all frames, repeats one in a hundred and delays two, so that others overtake them.
@@ -127,8 +135,8 @@ fn transfer(network: &Network, way: Way, total: u64) -> Run {
 fn every_way(network: &Network, total: u64) -> u64 {
     println!("{}", Run::HEAD);
     let mut lost = 0;
-    for way in WAYS {
-        let run = transfer(network, *way, total);
+    for way in ways() {
+        let run = transfer(network, way, total);
         println!("{run}");
         let stats = &run.stats;
         assert_eq!(run.verdict, Verdict::flawless(total), "{}", way.name);
