@@ -37,7 +37,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // ANCHOR: serve
     // 64 MiB > stalled × (budget + cap): with 128 KiB for each body and 1 MiB for each connection, 56 clients may stop reading.
-    let ring = Ring::builder().capacity(64 << 20).build()?;
+    // When less than 8 MiB are free, nobody gets more of it to hold: what is sent is copied then.
+    let ring = Ring::builder().capacity(64 << 20).low_water(8 << 20).build()?;
     let layer = ZeroCopyLayer::new().ring(ring).budget(Budget::new().leases(2).chunk(64 << 10));
     let sinks = SinkConfig::new().max_pinned_bytes(1 << 20);
     let app = Router::new()

@@ -15,6 +15,8 @@
 pub mod axum;
 #[cfg(feature = "body")]
 pub mod body;
+#[cfg(any(feature = "body", feature = "hyper"))]
+mod headroom;
 #[cfg(feature = "tower")]
 pub mod layer;
 #[cfg(feature = "hyper")]

@@ -22,6 +22,8 @@ pub enum Refusal {
     NoBuffers,
     /// This connection holds as many pinned bytes as its budget permits.
     PinnedBudget,
+    /// The ring that the memory is from has less free than its low-water mark, so nobody may hold more of it.
+    RingLow,
     /// The memory is reused in place, and only the peer's word could prove its release: the user did not give his.
     PeerNotTrusted,
     /// The user trusts the peer, but the path is not known to leave this host.
@@ -53,7 +55,7 @@ const ENOBUFS: i32 = 105;
 
 impl Refusal {
     /// Every reason, by index.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NotChosen,
         Self::NotAttached,
         Self::Small,
@@ -61,6 +63,7 @@ impl Refusal {
         Self::CopiedOnDelivery,
         Self::NoBuffers,
         Self::PinnedBudget,
+        Self::RingLow,
         Self::PeerNotTrusted,
         Self::PathNotOffHost,
         Self::NotFreshPages,
@@ -88,6 +91,7 @@ impl Refusal {
             Self::CopiedOnDelivery => "copied-on-delivery",
             Self::NoBuffers => "no-buffers",
             Self::PinnedBudget => "pinned-budget",
+            Self::RingLow => "ring-low",
             Self::PeerNotTrusted => "peer-not-trusted",
             Self::PathNotOffHost => "path-not-off-host",
             Self::NotFreshPages => "not-fresh-pages",
@@ -144,6 +148,9 @@ impl Refusal {
             }
             Self::PinnedBudget => {
                 "this connection holds as many pinned bytes as it may; see SinkConfig::max_pinned_bytes"
+            }
+            Self::RingLow => {
+                "the ring is nearly full, so its memory is copied and comes back at once; see RingBuilder::low_water"
             }
             Self::PeerNotTrusted => {
                 "memory that is reused in place would rest on the peer's word; use a ring of fresh pages, or give your word with trust_peer_acks() or peer_copies()"
@@ -240,6 +247,8 @@ pub struct Situation {
     pub demoted: [Option<Refusal>; Mechanism::ALL.len()],
     /// Whether the pinned-bytes budget has room for this send.
     pub pin_room: bool,
+    /// Whether the ring that the memory is from has less free than its low-water mark.
+    pub ring_low: bool,
 }
 
 /// The rules. They hold no state: history comes in through [`Situation`].
@@ -342,6 +351,9 @@ impl Policy {
         if !situation.pin_room && proof.is_awaited() {
             return Err(Refusal::PinnedBudget);
         }
+        if situation.ring_low && proof.is_awaited() {
+            return Err(Refusal::RingLow);
+        }
         Ok(proof)
     }
 
@@ -418,6 +430,7 @@ mod tests {
         absent: [None; 5],
         demoted: [None; 5],
         pin_room: true,
+        ring_low: false,
     };
     const ACKS: Trust = Trust { peer_acks: true, peer_copies: false };
     const COPIES: Trust = Trust { peer_acks: false, peer_copies: true };
@@ -497,6 +510,9 @@ mod tests {
             (Situation { bytes: 4096, ..EVERYTHING }, vec!["copy"]),
             (Situation { pin_room: false, ..EVERYTHING }, vec!["copy"]),
             (Situation { pin_room: false, reuse: Reuse::Immutable, ..EVERYTHING }, vec!["splice", "copy"]),
+            (Situation { ring_low: true, ..EVERYTHING }, vec!["copy"]),
+            // The ring replaces the pages, so that the space is free at once: the kernel holds none of it.
+            (Situation { ring_low: true, reuse: Reuse::FreshPages, ..EVERYTHING }, vec!["splice", "gift", "copy"]),
             (Situation { forced: Some(Mechanism::Copy), ..EVERYTHING }, vec!["copy"]),
             (Situation { family: Family::Unix, ..EVERYTHING }, vec!["copy"]),
             (

@@ -143,6 +143,38 @@ async fn the_low_water_mark_bounds_what_a_silent_client_holds() {
     assert!(with < without, "{with} bytes with, {without} without");
 }
 
+/// What a client that does not read has of the ring, and the counters of its sink.
+#[cfg(zerosink_linux)]
+async fn pinned_by_a_silent_client(ring: &zerosink::Ring) -> (usize, zerosink::SinkStats) {
+    let (near, _far) = harness::connection(None);
+    let config = SinkConfig::new().mechanism(zerosink::Mechanism::MsgZerocopy);
+    let mut sink = near.into_sink(config).await.unwrap();
+    // As much as fits into the socket whoever copies it: no send waits.
+    for piece in 0..16 {
+        let Ok(grant) = ring.try_reserve(64 << 10) else { break };
+        let lease = crate::support::filled(grant, piece, 64 << 10);
+        within("a send", zerosink::ZeroCopySinkExt::send(&mut sink, lease)).await.unwrap();
+    }
+    (ring.stats().leased, zerosink::ZeroCopySink::stats(&sink))
+}
+
+#[cfg(zerosink_linux)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn below_its_low_water_mark_a_ring_is_copied_and_comes_back() {
+    use zerosink::Refusal;
+
+    let ring = |mark| zerosink::Ring::builder().capacity(1 << 20).low_water(mark).build().unwrap();
+    let (without, with) = (ring(0), ring(640 << 10));
+    assert_eq!((without.low_water(), with.low_water()), (0, 640 << 10));
+    let (held, stats) = pinned_by_a_silent_client(&without).await;
+    assert_eq!((held, stats.copied[Refusal::RingLow.index()]), (1 << 20, 0), "control: {stats:?}");
+    let (held, stats) = pinned_by_a_silent_client(&with).await;
+    // The sixth leaves as much as the mark says, the next one less.
+    assert_eq!(held, 384 << 10, "{stats:?}");
+    assert_eq!(stats.copied[Refusal::RingLow.index()], 640 << 10, "{stats:?}");
+    assert_eq!(stats.refused[zerosink::Mechanism::MsgZerocopy.index()], Some(Refusal::RingLow));
+}
+
 /// Counts warnings.
 #[derive(Clone, Default)]
 struct Warnings(Arc<AtomicUsize>);

@@ -2,6 +2,8 @@
 
 use zerosink_core::Ring;
 
+use crate::headroom;
+
 /// How much of a ring one body may hold: so many leases, each of at most so many bytes.
 ///
 /// A client that stops reading holds this, and what its connection has in flight, until the connection is revoked. The ring serves the
@@ -43,7 +45,7 @@ impl Budget {
     /// bytes of earlier bodies in flight: the largest `stalled` with `ring > stalled × (budget + cap)`.
     #[must_use]
     pub const fn stalled(&self, ring: usize, cap: usize) -> usize {
-        ring.saturating_sub(1) / self.bytes().saturating_add(cap)
+        headroom::stalled(ring as u64, self.bytes() as u64, cap as u64) as usize
     }
 }
 

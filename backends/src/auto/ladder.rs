@@ -13,7 +13,7 @@ use zerosink_core::{
     ZeroCopySink,
     demotion::{Demotion, Verdict},
     policy::{Family, Situation, Thresholds},
-    region::facts_of,
+    region::{facts_of, ring_is_low},
 };
 
 use crate::{
@@ -84,6 +84,7 @@ impl Ladder {
                 absent: [Some(Refusal::NotAttached); Mechanism::ALL.len()],
                 demoted: [None; Mechanism::ALL.len()],
                 pin_room: true,
+                ring_low: false,
             },
             path_is_fixed: config.path.is_some(),
             oracle: Oracle::new(route, Instant::now()),
@@ -222,7 +223,8 @@ impl Ladder {
             bytes += segment.as_slice().len();
         }
         run = run.max(self.small_run(queue.segments()));
-        let choice = first.map_or(Err(Refusal::Borrowed), |reuse| self.choose(connection, bytes, reuse));
+        let choice =
+            first.map_or(Err(Refusal::Borrowed), |reuse| self.choose(connection, front.as_slice(), bytes, reuse));
         let mechanism = choice.unwrap_or(Mechanism::Copy);
         if mechanism != self.current {
             // Mechanisms take turns: what the one before has accepted is in the socket first.
@@ -257,7 +259,13 @@ impl Ladder {
     }
 
     /// The mechanism for a send of `bytes` owned bytes whose memory is reused this way, or why it is copied.
-    fn choose(&mut self, connection: &Connection, bytes: usize, reuse: Reuse) -> Result<Mechanism, Refusal> {
+    fn choose(
+        &mut self,
+        connection: &Connection,
+        front: &[u8],
+        bytes: usize,
+        reuse: Reuse,
+    ) -> Result<Mechanism, Refusal> {
         if let Some(reason) = self.copies(bytes) {
             return Err(reason);
         }
@@ -268,6 +276,7 @@ impl Ladder {
             connection.reactor().reap();
             connection.pin_room(bytes)
         };
+        self.situation.ring_low = ring_is_low(front);
         self.look_around(connection);
         let ladder = Policy::ladder(&self.situation);
         for mechanism in Mechanism::ALL {

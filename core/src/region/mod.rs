@@ -106,6 +106,15 @@ pub fn facts_of(slice: &[u8]) -> Option<MemoryFacts> {
     locate(slice, |location| location.facts)
 }
 
+/// True if `slice` is of a ring that has less free than its [low-water mark](crate::ring::RingBuilder::low_water).
+///
+/// For rings without a mark, and for memory that no ring owns, it is false and takes no lock.
+#[must_use]
+#[inline]
+pub fn ring_is_low(slice: &[u8]) -> bool {
+    !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.ring().is_low())
+}
+
 /// Says that `slice`, a part of leases, may be read even after their last handles are gone, because a release could not
 /// be proven. True if a ring took note.
 ///

@@ -15,6 +15,7 @@ pub struct RingBuilder {
     reuse: Option<Reuse>,
     scrub: bool,
     poison: Option<u8>,
+    low_water: usize,
     memory: Option<Box<dyn Memory>>,
 }
 
@@ -57,6 +58,17 @@ impl RingBuilder {
     /// [`scrub`](Self::scrub).
     pub const fn poison(mut self, byte: u8) -> Self {
         self.poison = Some(byte);
+        self
+    }
+
+    /// While fewer than `bytes` are free, sends whose memory would wait for the kernel or the peer are copied instead, so that it
+    /// comes back at once: those who read slowly hold no more of a ring that others need. 0, the default: never.
+    ///
+    /// That slows a ring's exhaustion down and does not prevent it: what is in custody already stays there, and leases
+    /// wait for a full socket whoever copies them. Sinks ask before each send that could go without a copy, which takes the
+    /// ring's lock. A mark of more than the capacity is the capacity.
+    pub const fn low_water(mut self, bytes: usize) -> Self {
+        self.low_water = bytes;
         self
     }
 
@@ -140,7 +152,8 @@ impl RingBuilder {
         let desk = Desk::new(granules, reuse == Reuse::Immutable).ok_or(too_large)?;
         let facts = facts.with_reuse(reuse);
         let wipe = (self.scrub, self.poison);
-        Ok(Ring::from_shared(Shared::new(memory, (capacity, shift), facts, wipe, desk)))
+        let low_water = self.low_water.div_ceil(granule).min(granules as usize) as u32;
+        Ok(Ring::from_shared(Shared::new(memory, (capacity, shift), facts, wipe, low_water, desk)))
     }
 
     fn heap(capacity: Option<usize>, reuse: Option<Reuse>, granule: Option<usize>) -> Result<HeapMemory, RingError> {

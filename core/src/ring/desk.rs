@@ -196,6 +196,11 @@ impl<T, C> Desk<T, C> {
         state.last()
     }
 
+    /// Granules that are free, though perhaps not in one piece.
+    pub(super) fn free(&self) -> u32 {
+        self.lock().space.total(Kind::Hole)
+    }
+
     pub(super) fn totals(&self) -> Totals {
         let mut state = self.lock();
         state.stamp(self);

@@ -143,6 +143,12 @@ impl Ring {
         self.shared().capacity()
     }
 
+    /// While fewer bytes are free, nobody holds more by sending; see [`RingBuilder::low_water`]. 0 if there is no such mark.
+    #[must_use]
+    pub fn low_water(&self) -> usize {
+        self.shared().low_water()
+    }
+
     /// What becomes of returned leases.
     #[must_use]
     pub fn reuse(&self) -> Reuse {

@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     facts: MemoryFacts,
     pub(super) scrub: bool,
     pub(super) poison: Option<u8>,
+    /// In granules.
+    low_water: u32,
     /// True once somebody relies on the pages of a ring that is reused in place.
     pub(super) keeps_pages: Mutex<bool>,
     desk: Desk<Bytes, Arc<Self>>,
@@ -78,6 +80,7 @@ impl Shared {
         (capacity, shift): (usize, u32),
         facts: MemoryFacts,
         (scrub, poison): (bool, Option<u8>),
+        low_water: u32,
         desk: Desk<Bytes, Arc<Self>>,
     ) -> Arc<Self> {
         let shared = Arc::new(Self {
@@ -88,6 +91,7 @@ impl Shared {
             facts,
             scrub,
             poison,
+            low_water,
             keeps_pages: Mutex::new(false),
             desk,
         });
@@ -132,6 +136,16 @@ impl Shared {
     #[inline]
     pub(crate) fn addresses(&self) -> Range<usize> {
         self.start()..self.start() + self.capacity
+    }
+
+    /// True if less than the low-water mark is free.
+    #[inline]
+    pub(crate) fn is_low(&self) -> bool {
+        self.low_water > 0 && self.desk.free() < self.low_water
+    }
+
+    pub(super) fn low_water(&self) -> usize {
+        self.bytes(self.low_water)
     }
 
     pub(super) fn scrubs(&self) -> bool {
