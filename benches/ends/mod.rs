@@ -1,9 +1,10 @@
-//! The two ends of a connection, on a processor each.
+//! The two ends of a connection.
 #![allow(clippy::allow_attributes, reason = "which parts are used differs from bench to bench")]
 #![allow(dead_code, reason = "which parts are used differs from bench to bench")]
 
 use std::{
     io::{self, Read},
+    mem,
     net::{TcpListener, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd},
@@ -14,14 +15,25 @@ use std::{
 };
 
 use rustix::{
-    net::sockopt,
+    net::{RecvFlags, recv, sockopt},
     thread::{CpuSet, sched_setaffinity},
 };
 
 /// What most hosts have. (Under bbr the same code runs at one of two speeds on loopback, by luck.)
 pub(crate) const CONGESTION: &str = "cubic";
 
-/// Where a sender and a reader run: where the scheduler puts them would decide the result.
+/// Where a reader runs: where the scheduler puts it would decide the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On the sender's processor, and only while the sender has nothing to do: when the socket is full, or at the end. So it takes
+    /// turns with the sender and always in the same way, and what is compared is what each side does. It does not copy what it
+    /// reads, where the socket has a way to say so.
+    Beside,
+    /// On a processor of its own, as in life. How the two get in each other's way then decides more than what they do: who sends
+    /// a little slower can be much slower, for he meets the reader at each packet, or much faster, for he never has to wait.
+    Apart,
+}
+
 const SENDER: usize = 0;
 const READER: usize = 1;
 
@@ -59,8 +71,8 @@ impl Socket {
 pub(crate) struct Reader(JoinHandle<io::Result<(u64, Instant)>>);
 
 impl Reader {
-    fn start(stream: impl Read + Send + 'static) -> Self {
-        Self(thread::spawn(move || count(stream)))
+    fn start(stream: impl Read + AsFd + Send + 'static, place: Place, discards: bool) -> Self {
+        Self(thread::spawn(move || count(stream, place, discards)))
     }
 
     /// Waits for the end of file and says when it came; fails unless `total` bytes came before it.
@@ -70,16 +82,32 @@ impl Reader {
     }
 }
 
-fn count(mut stream: impl Read) -> io::Result<(u64, Instant)> {
-    stay_on(READER);
+fn count(mut stream: impl Read + AsFd, place: Place, discards: bool) -> io::Result<(u64, Instant)> {
+    match place {
+        Place::Apart => stay_on(READER),
+        Place::Beside => {
+            stay_on(SENDER);
+            give_way()?;
+        }
+    }
     let mut buffer = vec![0; 256 << 10];
     let mut bytes = 0;
     loop {
-        match stream.read(&mut buffer)? {
+        let count =
+            if discards { recv(&stream, &mut buffer, RecvFlags::TRUNC)?.1 } else { stream.read(&mut buffer)? };
+        match count {
             0 => return Ok((bytes, Instant::now())),
             count => bytes += count as u64,
         }
     }
+}
+
+/// This thread runs only where no other wants to.
+fn give_way() -> io::Result<()> {
+    #[expect(unsafe_code, reason = "rustix has no call for it")]
+    // SAFETY: the parameter is read, and plain data for which all zeroes is valid.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &mem::zeroed()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Keeps this thread where senders are.
@@ -96,21 +124,23 @@ fn stay_on(processor: usize) {
 }
 
 /// Over loopback.
-pub(crate) fn tcp() -> io::Result<(Socket, Reader)> {
+pub(crate) fn tcp(place: Place) -> io::Result<(Socket, Reader)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let socket = TcpStream::connect(listener.local_addr()?)?;
     let (stream, _) = listener.accept()?;
-    over_tcp(socket, stream)
+    over_tcp(socket, stream, place)
 }
 
 /// Over a connection that somebody else has made.
-pub(crate) fn over_tcp(socket: TcpStream, stream: TcpStream) -> io::Result<(Socket, Reader)> {
+pub(crate) fn over_tcp(socket: TcpStream, stream: TcpStream, place: Place) -> io::Result<(Socket, Reader)> {
     sockopt::set_tcp_congestion(&socket, CONGESTION)?;
-    Ok((Socket::Tcp(socket), Reader::start(stream)))
+    // As services do.
+    socket.set_nodelay(true)?;
+    Ok((Socket::Tcp(socket), Reader::start(stream, place, place == Place::Beside)))
 }
 
 /// Over `AF_UNIX`.
-pub(crate) fn unix() -> io::Result<(Socket, Reader)> {
+pub(crate) fn unix(place: Place) -> io::Result<(Socket, Reader)> {
     let (socket, stream) = UnixStream::pair()?;
-    Ok((Socket::Unix(socket), Reader::start(stream)))
+    Ok((Socket::Unix(socket), Reader::start(stream, place, false)))
 }

@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, geteuid, setrlimit};
 
 use crate::{
     contender::Contender,
-    ends::{self, CONGESTION},
+    ends::{self, CONGESTION, Place},
     store::{Memory, Store},
 };
 
@@ -15,6 +15,7 @@ use crate::{
 pub(crate) struct Section {
     pub(crate) name: &'static str,
     link: Link,
+    place: Place,
     /// Bytes per send, and bytes per run.
     sizes: &'static [(usize, u64)],
     pairs: &'static [Pair],
@@ -36,6 +37,8 @@ pub(crate) struct Run<'a> {
     pub(crate) measuring: bool,
     pub(crate) size: Option<usize>,
     pub(crate) only: Option<&'a str>,
+    /// Every reader has a processor of its own.
+    pub(crate) apart: bool,
 }
 
 /// Which is measured, against which, and the least median ratio that is aimed at, by size.
@@ -62,6 +65,7 @@ impl Section {
         Self {
             name: "tcp",
             link: Link::Tcp,
+            place: Place::Beside,
             sizes: &[(4 << 10, 24 << 20), (64 << 10, 96 << 20), (1 << 20, 96 << 20)],
             pairs: &[
                 pair(Contender::COPY, Contender::COPY_BY_HAND, BY_HAND),
@@ -76,6 +80,7 @@ impl Section {
         Self {
             name: "unix",
             link: Link::Unix,
+            place: Place::Apart,
             sizes: &[(64 << 10, 128 << 20), (256 << 10, 128 << 20), (1 << 20, 128 << 20)],
             pairs: &[
                 pair(Contender::SPLICE, Contender::WRITE_ALL_WALKED, FASTER),
@@ -91,6 +96,7 @@ impl Section {
         Self {
             name: "memlock",
             link: Link::TcpWithoutMemlock,
+            place: Place::Beside,
             sizes: &[(16 << 10, 64 << 20), (64 << 10, 96 << 20), (1 << 20, 96 << 20)],
             pairs: &[pair(Contender::ZEROCOPY, Contender::COPY, &[Some(0.95), Some(0.95), Some(0.95)])],
         },
@@ -105,7 +111,11 @@ impl Section {
             Link::Unix => print!("AF_UNIX"),
             Link::TcpWithoutMemlock => print!("loopback TCP, congestion control {CONGESTION}, RLIMIT_MEMLOCK 64 KiB"),
         }
-        println!(", {} rounds, sender and reader on a processor each", run.rounds);
+        let how = match self.place {
+            Place::Beside if !run.apart => "sender and reader take turns on one processor",
+            _ => "sender and reader on a processor each",
+        };
+        println!(", {} rounds, {how}", run.rounds);
         println!(
             "{:<48} {:>8} {:>6} {:>6} {:>6} {:>5}  GB/s",
             "throughput ratio", "bytes", "q1", "median", "q3", "aim"
@@ -130,6 +140,7 @@ impl Section {
         let mut seconds = vec![Vec::new(); contenders.len()];
         let mut order: Vec<usize> = (0..contenders.len()).collect();
         let mut chance = Chance(1);
+        let place = if run.apart { Place::Apart } else { self.place };
         for _ in 0..run.rounds {
             // Nobody always comes after the same other one, who leaves caches and free lists behind as he likes them.
             chance.shuffle(&mut order);
@@ -143,7 +154,7 @@ impl Section {
                         &mut stores[last].1
                     }
                 };
-                let ends = if self.link == Link::Unix { ends::unix()? } else { ends::tcp()? };
+                let ends = if self.link == Link::Unix { ends::unix(place)? } else { ends::tcp(place)? };
                 seconds[index].push(contender.run(ends, store, total)?.as_secs_f64());
             }
         }

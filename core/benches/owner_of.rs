@@ -59,8 +59,17 @@ fn owner(c: &mut Criterion) {
     let nobody = vec![7_u8; 1024];
     c.bench_function("owner_of/nobody", |b| b.iter(|| assert!(owner_of(black_box(&nobody)).is_none())));
 
-    // What the answer itself costs, a clone: the floor of what follows. What its drop costs is the difference to the second.
+    // What the answer itself costs, a clone, and what the loop of the bench does: the floors of what follows. What the
+    // answer's drop costs is the difference between the two clones.
     let lease = leases(&Ring::builder().capacity(1024).build().expect("a ring"), 1).remove(0);
+    let slices = [&lease[10..1000]];
+    let mut next = slices.iter().cycle();
+    c.bench_function("owner_of/loop_floor", |b| {
+        b.iter(|| {
+            let slice = black_box(*next.next().expect("a cycle"));
+            assert_eq!(black_box(slice.as_ptr()), lease[10..].as_ptr());
+        });
+    });
     c.bench_function("owner_of/clone_floor", |b| {
         b.iter(|| {
             let clone = ManuallyDrop::new(black_box(&lease).clone());
