@@ -117,7 +117,7 @@ impl Host {
             Way::Notified => sys::socket::send_zerocopy(self.client.as_fd(), &slices)?,
             Way::Referred => {
                 let _quiet = NoSigpipe::new();
-                Pipe::take()?.carry(&slices, self.client.as_fd(), How::PLAIN)?
+                Pipe::take()?.carry(&slices, self.client.as_fd(), How::PLAIN)?.bytes
             }
         };
         let mut spent = start.elapsed();

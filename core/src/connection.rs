@@ -290,8 +290,10 @@ impl Connection {
         }
     }
 
+    /// A call since the mark of [`poll_room`](Self::poll_room) found the socket full (`EAGAIN`), though the send that it was a part
+    /// of took some bytes: the next send waits for room without a call. [`send`](Self::send) sees for itself that a call failed.
     #[cold]
-    fn found_full(&self) {
+    pub fn found_full(&self) {
         self.full.store(true, Relaxed);
         add(&self.counters.would_block, 1);
     }

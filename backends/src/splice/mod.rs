@@ -177,7 +177,11 @@ impl Pages {
             let pipe = Pipe::take()?;
             let slices: SmallVec<[IoSlice<'_>; 8]> = ours.iter().map(|s| IoSlice::new(s.as_slice())).collect();
             let _quiet = NoSigpipe::new();
-            pipe.carry(&slices, socket, How { gift, more: !rest.is_empty(), piece: self.piece })
+            let carried = pipe.carry(&slices, socket, How { gift, more: !rest.is_empty(), piece: self.piece })?;
+            if carried.full {
+                connection.found_full();
+            }
+            Ok(carried.bytes)
         })
     }
 }

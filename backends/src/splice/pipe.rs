@@ -57,6 +57,14 @@ impl How {
     pub(crate) const PLAIN: Self = Self { gift: false, more: false, piece: usize::MAX };
 }
 
+/// What went into a socket.
+#[derive(Debug)]
+pub(crate) struct Carried {
+    pub(crate) bytes: usize,
+    /// More did not find room.
+    pub(crate) full: bool,
+}
+
 /// An empty pipe.
 #[derive(Debug)]
 pub(crate) struct Pipe {
@@ -87,9 +95,9 @@ impl Pipe {
         }
     }
 
-    /// Puts references to the pages of `slices` into the socket, by way of this pipe. Returns how many bytes the socket took;
-    /// of the rest nobody keeps a reference.
-    pub(crate) fn carry(self, slices: &[IoSlice<'_>], socket: BorrowedFd<'_>, how: How) -> io::Result<usize> {
+    /// Puts references to the pages of `slices` into the socket, by way of this pipe. Of what the socket does not take nobody
+    /// keeps a reference.
+    pub(crate) fn carry(self, slices: &[IoSlice<'_>], socket: BorrowedFd<'_>, how: How) -> io::Result<Carried> {
         let piped = match sys::vmsplice(self.write.as_fd(), slices, how.gift) {
             Ok(piped) => piped,
             Err(error) => {
@@ -114,9 +122,10 @@ impl Pipe {
         if left == 0 || self.emptied(left) {
             self.give_back();
         }
+        let full = failure.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         match failure {
             Some(error) if left == piped => Err(error),
-            _ => Ok(piped - left),
+            _ => Ok(Carried { bytes: piped - left, full }),
         }
     }
 
@@ -156,7 +165,7 @@ mod tests {
         let mut sent = 0;
         let full = loop {
             match Pipe::take().unwrap().carry(&[IoSlice::new(&ones[sent..])], ours.as_fd(), How::PLAIN) {
-                Ok(bytes) => sent += bytes,
+                Ok(carried) => sent += carried.bytes,
                 Err(error) => break error,
             }
         };

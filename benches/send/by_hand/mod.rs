@@ -1,28 +1,27 @@
-//! The same system calls as zerosink's, and nothing else.
+//! The same system calls as zerosink's, and nothing else: no custody, no choice, no runtime.
 
+mod room;
 mod sendmsg;
 mod splice;
 mod uring;
 
-use std::{io, os::fd::BorrowedFd};
-
-use rustix::event::{PollFd, PollFlags, poll};
+use std::io;
 
 use crate::{contender::Times, ends::Socket, store::Store};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum How {
-    /// `send` and `poll`.
+    /// `send` and `epoll_wait`.
     Copy,
-    /// `sendmsg(MSG_ZEROCOPY)`, `poll` and `recvmsg(MSG_ERRQUEUE)`.
+    /// `sendmsg(MSG_ZEROCOPY)`, `epoll_wait` and `recvmsg(MSG_ERRQUEUE)`.
     Zerocopy,
     /// `io_uring_enter` and `poll`.
     IoUring,
-    /// `vmsplice`, `splice` and `poll`.
+    /// A look at what SIGPIPE does (`sigaction`), `vmsplice`, `splice` and `epoll_wait`.
     Splice,
-    /// `sendfile` and `poll`.
+    /// A look at what SIGPIPE does, `sendfile` and `epoll_wait`.
     Sendfile,
-    /// `vmsplice(SPLICE_F_GIFT)`, `splice`, `poll`, and then `madvise(MADV_DONTNEED)` and `madvise(MADV_POPULATE_WRITE)`, as
+    /// As `Splice` with `SPLICE_F_GIFT`, and then `madvise(MADV_DONTNEED)` and `madvise(MADV_POPULATE_WRITE)`, as
     /// is the default for base pages.
     Gift,
 }
@@ -37,11 +36,4 @@ pub(crate) fn run(how: How, socket: &Socket, store: &mut Store, total: u64) -> i
         How::Sendfile => splice::run_sendfile(socket, store, total),
         How::Gift => splice::run_gift(socket, store.chunk(), total),
     }
-}
-
-/// Waits until the socket has room.
-fn wait_for_room(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let mut fds = [PollFd::from_borrowed_fd(socket, PollFlags::OUT)];
-    poll(&mut fds, None)?;
-    Ok(())
 }

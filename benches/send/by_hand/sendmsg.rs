@@ -10,10 +10,11 @@ use std::{
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::epoll::EventFlags,
     net::{SendAncillaryBuffer, SendFlags, send, sendmsg},
 };
 
+use super::room::Room;
 use crate::{contender::Times, ends::Socket, store::Store};
 
 pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64) -> io::Result<Times> {
@@ -30,6 +31,7 @@ pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64
         }
         flags |= SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32);
     }
+    let room = Room::new(fd)?;
     let start = Instant::now();
     let (mut sent, mut calls, mut released) = (0u64, 0u32, 0u32);
     while sent < total {
@@ -47,7 +49,7 @@ pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64
                     sent += bytes as u64;
                     calls += 1;
                 }
-                Err(rustix::io::Errno::AGAIN) => wait(fd, PollFlags::OUT, &mut released)?,
+                Err(rustix::io::Errno::AGAIN) => wait(&room, fd, EventFlags::OUT, &mut released)?,
                 Err(rustix::io::Errno::NOBUFS) => released += drain(fd)?,
                 Err(error) => return Err(error.into()),
             }
@@ -55,20 +57,19 @@ pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64
     }
     socket.shut_down()?;
     while zerocopy && released < calls {
-        wait(fd, PollFlags::empty(), &mut released)?;
+        wait(&room, fd, EventFlags::ERR, &mut released)?;
     }
     Ok((start, Instant::now()))
 }
 
-fn wait(fd: BorrowedFd<'_>, flags: PollFlags, released: &mut u32) -> io::Result<()> {
+/// Waits for one of `flags`, and takes in what was released meanwhile.
+fn wait(room: &Room, fd: BorrowedFd<'_>, flags: EventFlags, released: &mut u32) -> io::Result<()> {
     loop {
-        let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
-        poll(&mut fds, None)?;
-        let ready = fds[0].revents();
-        if ready.contains(PollFlags::ERR) {
+        let seen = room.wait()?;
+        if seen.contains(EventFlags::ERR) {
             *released += drain(fd)?;
         }
-        if flags.is_empty() || ready.intersects(flags) {
+        if seen.intersects(flags) {
             return Ok(());
         }
     }

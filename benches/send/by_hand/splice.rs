@@ -4,6 +4,7 @@
 use std::{
     ffi::c_void,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     ptr, slice,
     time::Instant,
@@ -17,7 +18,7 @@ use rustix::{
 };
 use zerosink::region;
 
-use super::wait_for_room;
+use super::room::Room;
 use crate::{
     contender::Times,
     ends::Socket,
@@ -31,6 +32,7 @@ struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     piece: usize,
+    room: Room,
 }
 
 impl Pipe {
@@ -41,11 +43,12 @@ impl Pipe {
             Socket::Tcp(_) => usize::MAX,
             Socket::Unix(_) => UNIX_PIECE,
         };
-        Ok(Self { read, write, piece })
+        Ok(Self { read, write, piece, room: Room::new(socket.as_fd())? })
     }
 
     /// Sends all of `rest`. What a full socket does not take stays in the pipe.
     fn carry(&self, socket: BorrowedFd<'_>, mut rest: &[u8], gift: SpliceFlags) -> io::Result<()> {
+        look_at_sigpipe();
         while !rest.is_empty() {
             let slice = IoSlice::new(rest);
             let raw = [IoSliceRaw::from_slice(&slice)];
@@ -56,13 +59,22 @@ impl Pipe {
                 let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
                 match splice(&self.read, None, socket, None, piped.min(self.piece), flags) {
                     Ok(bytes) => piped -= bytes,
-                    Err(Errno::AGAIN) => wait_for_room(socket)?,
+                    Err(Errno::AGAIN) => self.room.wait_for_room()?,
                     Err(error) => return Err(error.into()),
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Whether a closed socket would kill the process.
+fn look_at_sigpipe() {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action the call only writes the present one.
+    let asked = unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), action.as_mut_ptr()) };
+    // SAFETY: written, if the call succeeded; the Rust runtime ignores the signal.
+    assert!(asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN, "SIGPIPE kills");
 }
 
 fn prepare(socket: &Socket) -> io::Result<Pipe> {
@@ -87,6 +99,7 @@ pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<
 }
 
 pub(super) fn run_sendfile(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
+    let room = Room::new(socket.as_fd())?;
     let start = Instant::now();
     let mut sent = 0;
     while sent < total {
@@ -96,9 +109,10 @@ pub(super) fn run_sendfile(socket: &Socket, store: &mut Store, total: u64) -> io
             let end = offset + bytes.len() as u64;
             while offset < end {
                 let rest = (end - offset) as usize;
+                look_at_sigpipe();
                 match sendfile(socket, file, Some(&mut offset), rest) {
                     Ok(_) => {}
-                    Err(Errno::AGAIN) => wait_for_room(socket.as_fd())?,
+                    Err(Errno::AGAIN) => room.wait_for_room()?,
                     Err(error) => return Err(io::Error::from(error)),
                 }
             }
