@@ -1,19 +1,8 @@
 //! One transfer.
 
-use std::{
-    fmt,
-    io::{self, Read},
-    net::{TcpListener, TcpStream},
-    os::unix::net::UnixStream,
-    thread,
-    time::Instant,
-};
+use std::{fmt, io, time::Instant};
 
 use bytes::{BufMut as _, Bytes};
-use rustix::{
-    net::sockopt,
-    thread::{CpuSet, sched_setaffinity},
-};
 use zerosink::{
     mapped::{MappedMemory, Pages},
     policy::Family,
@@ -21,8 +10,12 @@ use zerosink::{
     *,
 };
 
+use crate::{
+    ends::{self, Place, Reader, Socket},
+    wire::network::Network,
+};
+
 const RING: usize = 8 << 20;
-pub(crate) const CONGESTION: &str = "cubic";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Contender {
@@ -30,11 +23,13 @@ pub(crate) enum Contender {
     Splice,
     Gift,
     MsgZerocopy,
+    IoUring,
     Auto,
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 5] = [Self::Copy, Self::Splice, Self::Gift, Self::MsgZerocopy, Self::Auto];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Copy, Self::Splice, Self::Gift, Self::MsgZerocopy, Self::IoUring, Self::Auto];
 
     const fn mechanism(self) -> Option<Mechanism> {
         match self {
@@ -42,8 +37,14 @@ impl Contender {
             Self::Splice => Some(Mechanism::Splice),
             Self::Gift => Some(Mechanism::Gift),
             Self::MsgZerocopy => Some(Mechanism::MsgZerocopy),
+            Self::IoUring => Some(Mechanism::IoUring),
             Self::Auto => None,
         }
+    }
+
+    /// False if this build does not have it.
+    fn is_built(self) -> bool {
+        self != Self::IoUring || cfg!(zerosink_uring)
     }
 }
 
@@ -55,17 +56,33 @@ impl fmt::Display for Contender {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
+    /// Loopback.
     Tcp,
+    /// TCP between two network namespaces.
+    Veth,
     Unix,
 }
 
 impl Link {
-    pub(crate) const ALL: [Self; 2] = [Self::Tcp, Self::Unix];
+    pub(crate) const ALL: [Self; 3] = [Self::Tcp, Self::Veth, Self::Unix];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Veth => "veth",
             Self::Unix => "unix",
+        }
+    }
+
+    fn connect(self, network: Option<&Network>) -> io::Result<(Socket, Reader)> {
+        match self {
+            Self::Tcp => ends::tcp(Place::Apart),
+            Self::Unix => ends::unix(Place::Apart),
+            Self::Veth => {
+                let network = network.ok_or_else(|| io::Error::other("no network"))?;
+                let (near, far) = network.connection()?;
+                ends::over_tcp(near, far, Place::Apart)
+            }
         }
     }
 }
@@ -83,44 +100,26 @@ impl Cell {
     pub(crate) fn permits(&self, contender: Contender) -> bool {
         let family = if self.link == Link::Unix { Family::Unix } else { Family::Tcp };
         let permitted = |m| Policy::proof_for(m, family, Path::SameHost, self.reuse, Trust::default()).is_ok();
-        contender.mechanism().is_none_or(permitted)
+        contender.is_built() && contender.mechanism().is_none_or(permitted)
     }
 
-    /// Seconds from the first byte written to the reader's end of file, and the mechanism that took most; `None` where the
-    /// link is not to be had.
-    pub(crate) fn run(&self, contender: Contender) -> io::Result<Option<(f64, Mechanism)>> {
+    /// Seconds from the first byte written until the reader has found the end of file, and the mechanism that took most.
+    pub(crate) fn run(&self, contender: Contender, network: Option<&Network>) -> io::Result<(f64, Mechanism)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let config = match contender.mechanism() {
             Some(mechanism) => SinkConfig::new().mechanism(mechanism),
             None => SinkConfig::new(),
         };
-        stay_on(0);
         let ring = self.ring()?;
         let kept = self.prefilled(&ring)?;
-        let start;
-        let (reader, used) = match self.link {
-            Link::Tcp => {
-                let listener = TcpListener::bind("127.0.0.1:0")?;
-                let socket = TcpStream::connect(listener.local_addr()?)?;
-                // What most hosts have. (Under bbr the same code runs at one of two speeds on loopback.)
-                sockopt::set_tcp_congestion(&socket, CONGESTION)?;
-                let (stream, _) = listener.accept()?;
-                let reader = thread::spawn(move || count(stream));
-                start = Instant::now();
-                (reader, runtime.block_on(self.send(socket, config, &ring, &kept))?)
-            }
-            Link::Unix => {
-                let (socket, stream) = UnixStream::pair()?;
-                let reader = thread::spawn(move || count(stream));
-                start = Instant::now();
-                (reader, runtime.block_on(self.send(socket, config, &ring, &kept))?)
-            }
-        };
-        let counted = reader.join().map_err(|_panic| io::Error::other("the reader panicked"))??;
-        if counted != self.total {
-            return Err(io::Error::other(format!("{contender}: {counted} of {} bytes", self.total)));
-        }
-        Ok(Some((start.elapsed().as_secs_f64(), used)))
+        let (socket, reader) = self.link.connect(network)?;
+        let start = Instant::now();
+        let used = match socket {
+            Socket::Tcp(socket) => runtime.block_on(self.send(socket, config, &ring, &kept)),
+            Socket::Unix(socket) => runtime.block_on(self.send(socket, config, &ring, &kept)),
+        }?;
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{contender}: {error}"));
+        Ok(((reader.finish(self.total).map_err(named)? - start).as_secs_f64(), used))
     }
 
     fn ring(&self) -> io::Result<Ring> {
@@ -162,25 +161,4 @@ impl Cell {
 fn filled(mut grant: Grant, bytes: usize) -> Bytes {
     grant.put_bytes(0x5a, bytes);
     grant.commit()
-}
-
-/// Keeps the two threads apart: where the scheduler puts them would decide the result.
-fn stay_on(processor: usize) {
-    let mut set = CpuSet::new();
-    set.set(processor);
-    if let Err(error) = sched_setaffinity(None, &set) {
-        eprintln!("not pinned to processor {processor}: {error}");
-    }
-}
-
-fn count(mut stream: impl Read) -> io::Result<u64> {
-    stay_on(1);
-    let mut buffer = vec![0; 256 << 10];
-    let mut bytes = 0;
-    loop {
-        match stream.read(&mut buffer)? {
-            0 => return Ok(bytes),
-            count => bytes += count as u64,
-        }
-    }
 }

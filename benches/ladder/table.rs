@@ -1,6 +1,10 @@
 //! One row per cell.
 
-use crate::run::{CONGESTION, Cell, Contender, Link};
+use crate::{
+    ends::{self, CONGESTION},
+    run::{Cell, Contender, Link},
+    wire::network::Network,
+};
 use zerosink::{Mechanism, Reuse};
 
 /// Bytes per send, and bytes per run.
@@ -33,18 +37,30 @@ pub(crate) fn print() -> std::io::Result<()> {
         print!(" {:>13}", contender.to_string());
     }
     println!(" {:>11}  auto sent by", "auto / best");
+    ends::stay_with_senders();
     let mut short = 0;
     for link in Link::ALL {
+        if !wanted(&["tcp", "veth", "unix"], link.as_str()) {
+            continue;
+        }
+        let network = match link {
+            Link::Veth => match Network::by_veth() {
+                Ok(network) => Some(network),
+                Err(error) => {
+                    println!("{:<6}left out: network namespaces need root and `ip`: {error}", link.as_str());
+                    continue;
+                }
+            },
+            Link::Tcp | Link::Unix => None,
+        };
         for reuse in Reuse::ALL {
-            if !wanted(&["tcp", "veth", "unix"], link.as_str())
-                || !wanted(&["in-place", "fresh-pages", "immutable"], reuse.as_str())
-            {
+            if !wanted(&["in-place", "fresh-pages", "immutable"], reuse.as_str()) {
                 continue;
             }
             let sizes: Vec<usize> = arguments.iter().filter_map(|a| a.strip_prefix("size=")?.parse().ok()).collect();
             for (chunk, total) in SIZES.into_iter().filter(|(chunk, _)| sizes.is_empty() || sizes.contains(chunk)) {
                 let total = if measuring { total } else { total / 16 };
-                short += usize::from(!row(&Cell { link, reuse, chunk, total }, rounds)?);
+                short += usize::from(!row(&Cell { link, reuse, chunk, total }, network.as_ref(), rounds)?);
             }
         }
     }
@@ -52,8 +68,8 @@ pub(crate) fn print() -> std::io::Result<()> {
     Ok(())
 }
 
-/// One line of the table. True if `auto` reached its aim, or the link is not to be had.
-fn row(cell: &Cell, rounds: usize) -> std::io::Result<bool> {
+/// One line of the table. True if `auto` reached its aim.
+fn row(cell: &Cell, network: Option<&Network>, rounds: usize) -> std::io::Result<bool> {
     let permitted: Vec<Contender> = Contender::ALL.into_iter().filter(|c| cell.permits(*c)).collect();
     let mut rates = vec![Vec::new(); Contender::ALL.len()];
     let mut used = Mechanism::Copy;
@@ -61,7 +77,7 @@ fn row(cell: &Cell, rounds: usize) -> std::io::Result<bool> {
         // Each round starts with another contender: nobody is always first after the pause between rounds.
         for turn in 0..permitted.len() {
             let contender = permitted[(turn + round) % permitted.len()];
-            let Some((seconds, mechanism)) = cell.run(contender)? else { return Ok(true) };
+            let (seconds, mechanism) = cell.run(contender, network)?;
             rates[contender as usize].push(cell.total as f64 / seconds / 1e9);
             if contender == Contender::Auto {
                 used = mechanism;
