@@ -4,7 +4,6 @@
 
 use std::{
     io::{self, Read},
-    mem,
     net::{TcpListener, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd},
@@ -104,9 +103,10 @@ fn count(mut stream: impl Read + AsFd, place: Place, discards: bool) -> io::Resu
 
 /// This thread runs only where no other wants to.
 fn give_way() -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
     #[expect(unsafe_code, reason = "rustix has no call for it")]
-    // SAFETY: the parameter is read, and plain data for which all zeroes is valid.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &mem::zeroed()) };
+    // SAFETY: the call reads the parameters.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
