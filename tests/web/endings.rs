@@ -26,15 +26,20 @@ const ENDLESS: Order = Order::of(64 << 20).in_frames(64 << 10);
 
 /// Each mechanism, with a ring of memory that it takes.
 pub(crate) fn cases() -> Vec<(SinkConfig, Ring)> {
-    let cases = MECHANISMS.iter().map(|mechanism| (SinkConfig::new().mechanism(*mechanism), poisoned_ring(RING)));
+    cases_of(RING)
+}
+
+/// The same with rings of so many bytes.
+pub(crate) fn cases_of(ring: usize) -> Vec<(SinkConfig, Ring)> {
+    let cases = MECHANISMS.iter().map(|mechanism| (SinkConfig::new().mechanism(*mechanism), poisoned_ring(ring)));
     #[cfg(zerosink_linux)]
-    let cases = cases.chain([spliced()]);
+    let cases = cases.chain([spliced(ring)]);
     cases.collect()
 }
 
 #[cfg(zerosink_linux)]
-fn spliced() -> (SinkConfig, Ring) {
-    let memory = zerosink::mapped::MappedMemory::memfd(RING).unwrap();
+fn spliced(ring: usize) -> (SinkConfig, Ring) {
+    let memory = zerosink::mapped::MappedMemory::memfd(ring).unwrap();
     let ring = Ring::builder().reuse(zerosink::Reuse::FreshPages).poison(support::POISON).build_on(memory).unwrap();
     (SinkConfig::new().mechanism(zerosink::Mechanism::Splice), ring)
 }

@@ -4,18 +4,20 @@
 use std::sync::Arc;
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use zerosink::{Ring, SinkConfig};
+use zerosink::{Mechanism, Refusal, Ring, SinkConfig};
 
 use crate::{
     app::Order,
     client::Client,
     counting::{CountingListener, Counts},
+    endings::cases_of,
     harness::{self, within},
     server::Way,
     support::poisoned_ring,
 };
 
 const SIZES: [usize; 6] = [4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
+const RING: usize = 8 << 20;
 const FRAMES: [usize; 3] = [usize::MAX, 64 << 10, 4 << 10];
 
 /// What the tail of a partial write may have: less is not looked up.
@@ -40,17 +42,39 @@ async fn ask(orders: Vec<Order>, way: Way, config: SinkConfig, ring: &Ring) -> A
     counts
 }
 
+/// A sink that chooses, and one that insists on each mechanism.
+fn sinks() -> impl Iterator<Item = (SinkConfig, Ring)> {
+    [(SinkConfig::new(), poisoned_ring(RING))].into_iter().chain(cases_of(RING))
+}
+
 async fn matrix(way: Way) {
-    let ring = poisoned_ring(8 << 20);
-    for bytes in SIZES {
-        for frame in FRAMES {
-            for chunked in [false, true] {
-                let order = Order::of(bytes).in_frames(frame).chunked(chunked);
-                let counts = ask(vec![order], way, SinkConfig::new(), &ring).await;
-                assert_eq!(counts.owned() + counts.stray(), bytes as u64, "{way:?} {order:?}: {counts:?}");
-                assert!(counts.stray() <= counts.partial() * TAIL, "{way:?} {order:?}: {counts:?}");
+    for (config, ring) in sinks() {
+        let mechanism = config.mechanism;
+        for bytes in SIZES {
+            for frame in FRAMES {
+                for chunked in [false, true] {
+                    let order = Order::of(bytes).in_frames(frame).chunked(chunked);
+                    let counts = ask(vec![order], way, config.clone(), &ring).await;
+                    let what = format!("{way:?} {mechanism:?} {order:?}: {counts:?}");
+                    assert_eq!(counts.owned() + counts.stray(), bytes as u64, "{what}");
+                    assert!(counts.stray() <= counts.partial() * TAIL, "{what}");
+                    if let Some(mechanism) = mechanism {
+                        by_the_mechanism(&counts, mechanism, bytes as u64, &what);
+                    }
+                }
             }
         }
+    }
+}
+
+/// What is offered with custody is also sent so: copied are the heads, the tails, and what the kernel had no memory for.
+fn by_the_mechanism(counts: &Counts, mechanism: Mechanism, bytes: u64, what: &str) {
+    let [stats] = &counts.stats()[..] else { panic!("one connection: {what}") };
+    let sent = stats.sent[mechanism.index()] + stats.copied[Refusal::NoBuffers.index()];
+    assert!(sent + counts.partial() * TAIL >= bytes, "{what}");
+    if mechanism != Mechanism::Copy {
+        assert_eq!(stats.no_buffers, 0, "{what}");
+        assert!(stats.bytes_copied <= counts.copied() + counts.partial() * TAIL, "{what}");
     }
 }
 
@@ -84,31 +108,12 @@ async fn bodies_on_heap_are_copied() {
     }
 }
 
-/// What is offered with custody is also sent so, if the mechanism is one that does.
-#[cfg(zerosink_linux)]
-#[tokio::test]
-async fn a_ring_body_is_sent_by_the_mechanism_and_not_copied_by_the_send_call() {
-    let config = SinkConfig::new().mechanism(zerosink::Mechanism::MsgZerocopy);
-    let ring = poisoned_ring(8 << 20);
-    for way in Way::ALL {
-        let order = Order::of(4 << 20).in_frames(256 << 10);
-        let counts = ask(vec![order], way, config.clone(), &ring).await;
-        let [stats] = &counts.stats()[..] else { panic!("one connection: {counts:?}") };
-        // What was copied is the head, tails, and what the kernel had no memory for.
-        let copied = stats.bytes_copied - stats.copied[zerosink::Refusal::NoBuffers.index()];
-        assert_eq!(stats.no_buffers, 0, "{stats:?}");
-        assert!(copied <= 1024 + counts.partial() * TAIL, "{way:?}: {stats:?}");
-        assert!(stats.bytes_zero_copy + 1024 + counts.partial() * TAIL >= 4 << 20, "{way:?}: {stats:?}");
-    }
-}
-
 /// A response by HTTP/2 in frames of at most `frame` bytes, and what the sink was offered for it.
-async fn ask_http_2(order: Order, frame: u32, way: Way) -> Arc<Counts> {
+async fn ask_http_2(order: Order, frame: u32, way: Way, config: SinkConfig, ring: Ring) -> Arc<Counts> {
     use http_body_util::{BodyExt as _, Empty};
-    let ring = poisoned_ring(8 << 20);
     let listener = CountingListener::bind().await;
     let (address, counts) = (listener.address(), Arc::clone(&listener.counts));
-    let server = way.serve(listener, SinkConfig::new(), ring);
+    let server = way.serve(listener, config, ring);
     let socket = tokio::net::TcpStream::connect(address).await.unwrap();
     let (mut client, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
         .max_frame_size(frame)
@@ -133,17 +138,21 @@ async fn ask_http_2(order: Order, frame: u32, way: Way) -> Arc<Counts> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_2_copies_no_more_than_256_bytes_of_each_frame() {
-    for way in [Way::Auto, Way::Axum, Way::Serve] {
-        for frame in [16 << 10, 1 << 20] {
-            let order = Order::of(4 << 20).in_frames(1 << 20);
-            let counts = ask_http_2(order, frame, way).await;
-            let frames = (order.bytes as u64).div_ceil(frame.into());
-            let most = 256 * frames + 1024 + counts.partial() * TAIL;
-            assert!(counts.copied() + counts.stray() <= most, "{way:?} {frame}: {counts:?}");
-            assert!(
-                counts.owned() + 256 * frames + counts.partial() * TAIL >= order.bytes as u64,
-                "{way:?}: {counts:?}"
-            );
+    for (config, ring) in sinks() {
+        for way in [Way::Auto, Way::Axum, Way::Serve] {
+            for frame in [16 << 10, 1 << 20] {
+                let order = Order::of(4 << 20).in_frames(1 << 20);
+                let counts = ask_http_2(order, frame, way, config.clone(), ring.clone()).await;
+                let what = format!("{way:?} {:?} {frame}: {counts:?}", config.mechanism);
+                let frames = (order.bytes as u64).div_ceil(frame.into());
+                let most = 256 * frames + 1024 + counts.partial() * TAIL;
+                assert!(counts.copied() + counts.stray() <= most, "{what}");
+                let least = order.bytes as u64 - 256 * frames;
+                assert!(counts.owned() + counts.partial() * TAIL >= least, "{what}");
+                if let Some(mechanism) = config.mechanism {
+                    by_the_mechanism(&counts, mechanism, least, &what);
+                }
+            }
         }
     }
 }
