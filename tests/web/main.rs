@@ -7,6 +7,7 @@ mod connections;
 mod copied;
 mod counting;
 mod endings;
+mod examples;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod limits;
@@ -23,3 +24,4 @@ mod stalled;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
+mod websocket;

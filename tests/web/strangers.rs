@@ -140,7 +140,7 @@ for path in sys.argv[2:]:
 }
 
 /// A proxy that is killed at the end, and its files.
-struct Proxy {
+pub(crate) struct Proxy {
     child: Child,
     directory: PathBuf,
 }
@@ -155,7 +155,7 @@ impl Drop for Proxy {
 
 impl Proxy {
     /// Starts it and waits until it accepts connections.
-    async fn start(directory: &Path, mut command: Command, front: SocketAddr) -> Self {
+    pub(crate) async fn start(directory: &Path, mut command: Command, front: SocketAddr) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let proxy = Self { child, directory: directory.to_owned() };
         harness::until("the proxy to listen", || std::net::TcpStream::connect(front).is_ok()).await;
@@ -163,14 +163,14 @@ impl Proxy {
     }
 }
 
-fn directory(name: &str) -> PathBuf {
+pub(crate) fn directory(name: &str) -> PathBuf {
     let directory = std::env::temp_dir().join(format!("zerosink-{name}-{}", std::process::id()));
     fs::create_dir_all(&directory).unwrap();
     directory
 }
 
 /// A port that nobody has now.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
