@@ -5,9 +5,10 @@ mod pages;
 mod support;
 
 use std::{
+    ops::Range,
     ptr::NonNull,
     sync::{
-        Arc,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -15,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use zerosink_core::{
     memory::{HeapMemory, Memory, MemoryFacts, Reuse},
-    region::{distrust, give_away, keep_pages, owner_of, register},
+    region::{Keeper, distrust, give_away, keep_pages, keep_pages_for, locate, owner_of, register},
     ring::{Ring, RingStats},
 };
 
@@ -149,6 +150,50 @@ fn pages_that_somebody_relies_on_are_not_replaced() {
     assert!(distrust(&bad) && keep_pages(&bad));
     drop(bad);
     assert_eq!((log.recycled.lock().unwrap().len(), sizes(&ring)), (0, (0, UNIT, 3 * UNIT)));
+}
+
+/// Notes which ring is over, and whether its memory was freed by then.
+struct Noting {
+    freed: Arc<AtomicBool>,
+    over: Mutex<Vec<(Range<usize>, bool)>>,
+}
+
+impl Keeper for Noting {
+    fn let_go(&self, addresses: Range<usize>) {
+        self.over.lock().unwrap().push((addresses, self.freed.load(Ordering::SeqCst)));
+    }
+}
+
+#[test]
+fn who_relies_on_the_pages_is_told_before_the_memory_goes() {
+    let freed = Arc::new(AtomicBool::new(false));
+    let ring = Ring::builder().build_on(Told(HeapMemory::new(UNIT).unwrap(), freed.clone())).unwrap();
+    let last = lease(&ring, 100, 1);
+    let block = locate(&last, |location| location.block.clone()).unwrap();
+    let keeper = || Arc::new(Noting { freed: freed.clone(), over: Mutex::default() });
+    let (stays, goes) = (keeper(), keeper());
+    for keeper in [&stays, &goes] {
+        let keeper: Weak<dyn Keeper> = Arc::<Noting>::downgrade(keeper);
+        assert!(keep_pages_for(&last[10..20], &keeper));
+        assert!(!keep_pages_for(&[1; 10], &keeper) && !keep_pages_for(&[], &keeper));
+    }
+    drop(goes);
+    drop(ring);
+    assert!(stays.over.lock().unwrap().is_empty(), "a lease is left");
+    drop(last);
+    assert_eq!(*stays.over.lock().unwrap(), [(block, false)]);
+    assert!(freed.load(Ordering::SeqCst));
+}
+
+#[test]
+fn a_ring_that_replaces_its_pages_has_nobody_to_tell() {
+    let (pages, _log) = Pages::new(4);
+    let ring = Ring::builder().build_on(pages).unwrap();
+    let keeper = Arc::new(Noting { freed: Arc::default(), over: Mutex::default() });
+    let weak: Weak<dyn Keeper> = Arc::<Noting>::downgrade(&keeper);
+    assert!(!keep_pages_for(&lease(&ring, UNIT, 1), &weak));
+    drop(ring);
+    assert!(keeper.over.lock().unwrap().is_empty());
 }
 
 /// Heap that tells when it is freed.

@@ -8,12 +8,17 @@
 //! notification. A socket has one send without a result at a time, for two would overtake each other, and any number of
 //! outstanding notifications.
 //!
-//! `uring` is the io_uring of a runtime, `operation` what the completions of one send mean, `operations` the sends by key,
+//! The memory of rings that are reused in place is registered, so that the kernel does not pin it anew for each send.
+//!
+//! `uring` is the io_uring of a runtime, `buffers` the memory that is registered there, `operation` what the completions of one send mean, `operations` the sends by key,
 //! `lane` what a sink and its sends share.
 
+mod buffers;
 mod lane;
 mod operation;
 mod operations;
+#[cfg(test)]
+mod tests;
 mod uring;
 
 use std::{

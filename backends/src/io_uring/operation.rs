@@ -34,6 +34,8 @@ pub(super) enum Next {
 pub(super) struct Operation {
     /// What is not in the socket yet. Empty when the last result has come: custody alone holds the memory then.
     rest: Memory,
+    /// The registered buffer that `rest` is a part of, if it is one piece.
+    buffer: Option<u16>,
     /// Describes `rest` to the kernel while it is more than one piece.
     message: Option<Box<Message>>,
     how: How,
@@ -54,9 +56,11 @@ pub(super) struct Operation {
 }
 
 impl Operation {
-    pub(super) fn new(memory: Memory, how: How) -> Self {
+    /// `buffer` is the registered buffer that `memory`, a single piece, is a part of.
+    pub(super) fn new(memory: Memory, how: How, buffer: Option<u16>) -> Self {
         Self {
             rest: memory,
+            buffer,
             message: None,
             how,
             again: false,
@@ -74,7 +78,7 @@ impl Operation {
     /// What to submit. It stays where it is until the result.
     pub(super) fn submission(&mut self) -> (Payload<'_>, How) {
         let payload = match &*self.rest {
-            [piece] => Payload::One(piece),
+            [piece] => self.buffer.map_or(Payload::One(piece), |index| Payload::Registered(piece, index)),
             pieces => Payload::Many(self.message.insert(Message::new(pieces))),
         };
         (payload, self.how)

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt, io, mem,
+    ops::Range,
     os::fd::AsFd as _,
     ptr,
     sync::{
@@ -12,9 +13,10 @@ use std::{
 };
 
 use smallvec::SmallVec;
-use zerosink_core::{Queued, Refusal};
+use zerosink_core::{Queued, Refusal, region::Keeper};
 
 use super::{
+    buffers::Buffers,
     lane::Lane,
     operation::{Memory, Next, Operation},
     operations::{Entry, Operations},
@@ -48,6 +50,9 @@ pub(crate) struct Uring {
     /// The driver's epoll will tell about completions.
     expected: AtomicBool,
     watch: Weak<Watch>,
+    /// Rings that are over, whose memory may still be registered.
+    over: Mutex<Vec<Range<usize>>>,
+    any_over: AtomicBool,
 }
 
 impl Uring {
@@ -55,12 +60,21 @@ impl Uring {
     pub(crate) fn open(watch: &Arc<Watch>, size: Size, how: How) -> io::Result<Arc<Self>> {
         let queues = Queues::open(size.submissions, size.completions)?;
         watch.add_uring(&queues)?;
-        let engine = Engine { queues, how, sends: Sends::default(), queued: VecDeque::new(), broken: None };
+        let engine = Engine {
+            queues,
+            how,
+            buffers: Buffers::default(),
+            sends: Sends::default(),
+            queued: VecDeque::new(),
+            broken: None,
+        };
         Ok(Arc::new(Self {
             engine: Mutex::new(engine),
             look_again: AtomicBool::new(false),
             expected: AtomicBool::new(false),
             watch: Arc::downgrade(watch),
+            over: Mutex::default(),
+            any_over: AtomicBool::new(false),
         }))
     }
 
@@ -74,6 +88,7 @@ impl Uring {
         let mut after = After::default();
         let begun = {
             let mut engine = self.lock();
+            self.forget_rings(&mut engine);
             let begun = engine.begin(lane, number, memory, &mut after);
             self.expect(&engine);
             begun
@@ -92,6 +107,22 @@ impl Uring {
     pub(crate) fn resume(&self, socket: &Socket) {
         self.lock().sends.resume(socket);
         self.turn();
+    }
+
+    #[cfg(test)]
+    pub(super) fn overflows(&self) -> u32 {
+        self.lock().queues.overflows
+    }
+
+    /// Lets go of the memory of rings that are over, before their addresses can be another's.
+    fn forget_rings(&self, engine: &mut Engine) {
+        if !self.any_over.load(SeqCst) || !self.any_over.swap(false, SeqCst) {
+            return;
+        }
+        let over = mem::take(&mut *self.over.lock().unwrap_or_else(PoisonError::into_inner));
+        for addresses in over {
+            engine.buffers.forget(&engine.queues, &addresses);
+        }
     }
 
     /// Has the driver woken by completions that are still to come. Most sends have none: the kernel has taken the bytes, and
@@ -129,6 +160,7 @@ impl Uring {
                 Err(TryLockError::WouldBlock) => return,
             };
             self.look_again.store(false, SeqCst);
+            self.forget_rings(&mut engine);
             let mut after = After::default();
             engine.drain(&mut after);
             self.expect(&engine);
@@ -136,6 +168,15 @@ impl Uring {
             after.run();
             fence(SeqCst);
         }
+    }
+}
+
+impl Keeper for Uring {
+    /// Who drops the last part of a ring may hold the lock: then its holder, or who has it by then, does the rest.
+    fn let_go(&self, addresses: Range<usize>) {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner).push(addresses);
+        self.any_over.store(true, SeqCst);
+        self.turn();
     }
 }
 
@@ -202,6 +243,7 @@ impl After {
 struct Engine {
     queues: Queues,
     how: How,
+    buffers: Buffers,
     sends: Sends,
     /// Sends in the submission queue that the kernel has not taken yet.
     queued: VecDeque<u64>,
@@ -234,7 +276,11 @@ impl Engine {
             return Err(without_io_uring(errno));
         }
         lane.set_busy(true);
-        let operation = Operation::new(memory, self.how);
+        let buffer = match &*memory {
+            [piece] => self.buffers.index(&self.queues, piece, &lane.uring),
+            _ => None,
+        };
+        let operation = Operation::new(memory, self.how, buffer);
         let key = self.sends.operations.insert(Entry { lane: Arc::clone(lane), number, operation });
         self.sends.waiting.push_back(key);
         self.submit();

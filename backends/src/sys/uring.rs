@@ -4,6 +4,7 @@
 
 use std::{
     fmt, io,
+    ops::Range,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     ptr,
 };
@@ -58,6 +59,8 @@ impl Message {
 /// What is to be sent.
 pub(crate) enum Payload<'a> {
     One(&'a [u8]),
+    /// A part of a [registered](Queues::register) buffer.
+    Registered(&'a [u8], u16),
     Many(&'a Message),
 }
 
@@ -73,6 +76,8 @@ pub(crate) enum Completion {
 /// The two queues that are shared with the kernel.
 pub(crate) struct Queues {
     ring: IoUring,
+    #[cfg(test)]
+    pub(crate) overflows: u32,
 }
 
 impl Queues {
@@ -85,7 +90,11 @@ impl Queues {
         // Without the one, completions are lost when their queue is full; without the other, what a submission points to
         // has to stay for as long as the kernel likes. Every kernel with SEND_ZC has both.
         if ring.params().is_feature_nodrop() && ring.params().is_feature_submit_stable() {
-            Ok(Self { ring })
+            Ok(Self {
+                ring,
+                #[cfg(test)]
+                overflows: 0,
+            })
         } else {
             Err(io::Error::from_raw_os_error(libc::ENOSYS))
         }
@@ -97,6 +106,31 @@ impl Queues {
         self.ring.submitter().register_probe(&mut probe)?;
         let used = [opcode::SendZc::CODE, opcode::SendMsgZc::CODE, opcode::Send::CODE, opcode::SendMsg::CODE];
         Ok(used.into_iter().all(|operation| probe.is_supported(operation)))
+    }
+
+    /// Makes room for so many registered buffers (`IORING_REGISTER_BUFFERS2`, Linux 5.19).
+    pub(crate) fn open_buffers(&self, count: u32) -> io::Result<()> {
+        self.ring.submitter().register_buffers_sparse(count)
+    }
+
+    /// Pins the pages under these addresses until [`unregister`](Self::unregister), as the buffer `index`. They have to be all of some
+    /// memory that the process may write. A send from there goes on reading these pages whatever becomes of the addresses.
+    ///
+    /// `ENOMEM` if that is more than `RLIMIT_MEMLOCK` permits.
+    pub(crate) fn register(&self, index: u16, addresses: &Range<usize>) -> io::Result<()> {
+        let start = ptr::with_exposed_provenance_mut(addresses.start);
+        self.update(index, libc::iovec { iov_base: start, iov_len: addresses.len() })
+    }
+
+    /// Lets go of the pages of a registered buffer, when the sends from it are released.
+    pub(crate) fn unregister(&self, index: u16) -> io::Result<()> {
+        self.update(index, libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 })
+    }
+
+    fn update(&self, index: u16, buffer: libc::iovec) -> io::Result<()> {
+        // SAFETY: registering reads and writes nothing. What uses the buffer are sends, of which the kernel reads only: as with
+        // `push`, what they read is the caller's care.
+        unsafe { self.ring.submitter().register_buffers_update(index.into(), &[buffer], None) }
     }
 
     /// Queues a send, whose completions will carry `key`. It does not wait for room in the socket but is over when all of
@@ -118,7 +152,11 @@ impl Queues {
             (Payload::One(memory), How::ZeroCopy { .. }) => {
                 opcode::SendZc::new(fd, memory.as_ptr(), length(memory)).flags(flags).zc_flags(usage).build()
             }
-            (Payload::One(memory), How::Copy) => {
+            (Payload::Registered(memory, index), How::ZeroCopy { .. }) => {
+                let send = opcode::SendZc::new(fd, memory.as_ptr(), length(memory)).buf_index(Some(*index));
+                send.flags(flags).zc_flags(usage).build()
+            }
+            (Payload::One(memory) | Payload::Registered(memory, _), How::Copy) => {
                 opcode::Send::new(fd, memory.as_ptr(), length(memory)).flags(flags).build()
             }
             (Payload::Many(message), How::ZeroCopy { .. }) => {
@@ -130,7 +168,7 @@ impl Queues {
         };
         let entry = entry.user_data(key);
         let mut queue = self.ring.submission();
-        // SAFETY: the entry is one of four sends, of which the kernel writes nothing into this process; what it reads is
+        // SAFETY: the entry is one of five sends, of which the kernel writes nothing into this process; what it reads is
         // alive, as the caller promises.
         unsafe { queue.push(&entry) }.is_ok()
     }
@@ -143,7 +181,12 @@ impl Queues {
 
     /// True if completions wait for room in their queue: take some, and submit.
     pub(crate) fn overflowed(&mut self) -> bool {
-        self.ring.submission().cq_overflow()
+        let overflowed = self.ring.submission().cq_overflow();
+        #[cfg(test)]
+        {
+            self.overflows += u32::from(overflowed);
+        }
+        overflowed
     }
 
     /// True if there is nothing in the completion queue.

@@ -14,7 +14,10 @@ mod sync;
 use std::{
     ops::Range,
     ptr,
-    sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize},
+    sync::{
+        Weak,
+        atomic::{AtomicPtr, AtomicU64, AtomicUsize},
+    },
 };
 
 use bytes::Bytes;
@@ -149,5 +152,18 @@ pub fn give_away(slice: &[u8]) -> bool {
 /// memory that no ring owns.
 #[must_use = "a ring that says no replaces its pages"]
 pub fn keep_pages(slice: &[u8]) -> bool {
-    !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.ring().keep_pages())
+    !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.ring().keep_pages(None))
+}
+
+/// Somebody who relies on the pages of rings, and has to know when one is over.
+pub trait Keeper: Send + Sync {
+    /// The ring with these addresses is over: nobody has a part of it. Called by whoever dropped the last part, whatever he is
+    /// doing, and before its memory returns to where it came from; so neither wait here, nor panic.
+    fn let_go(&self, addresses: Range<usize>);
+}
+
+/// As [`keep_pages`], and tells `keeper` when the ring is over, unless the keeper is gone by then.
+#[must_use = "a ring that says no replaces its pages"]
+pub fn keep_pages_for(slice: &[u8], keeper: &Weak<dyn Keeper>) -> bool {
+    !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.ring().keep_pages(Some(keeper)))
 }

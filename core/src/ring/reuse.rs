@@ -1,13 +1,17 @@
 //! What becomes of bytes that come back.
 
-use std::{io, ops::Range, sync::PoisonError};
+use std::{
+    fmt, io,
+    ops::Range,
+    sync::{PoisonError, Weak},
+};
 
 use super::{
     piece::{Filled, Piece},
     returns::Fate,
     shared::Shared,
 };
-use crate::memory::Reuse;
+use crate::{memory::Reuse, region::Keeper};
 
 impl Shared {
     /// Wipes what was written but not committed: nobody else has seen it.
@@ -67,7 +71,7 @@ impl Shared {
         }
         // Held while the pages go, so that `keep_pages` does not return in the middle of it.
         let kept = self.keeps_pages.lock().unwrap_or_else(PoisonError::into_inner);
-        if *kept {
+        if kept.asked {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "somebody relies on the ring's pages"));
         }
         self.memory().recycle(range)
@@ -83,15 +87,42 @@ impl Shared {
     pub(super) fn can_replace(&self, range: Range<usize>) -> bool {
         self.memory().facts().reuse == Reuse::FreshPages
             && self.is_whole_units(&range)
-            && !*self.keeps_pages.lock().unwrap_or_else(PoisonError::into_inner)
+            && !self.keeps_pages.lock().unwrap_or_else(PoisonError::into_inner).asked
     }
 
     /// From now on the ring's pages stay what they are. False if they are replaced all the time.
-    pub(crate) fn keep_pages(&self) -> bool {
+    pub(crate) fn keep_pages(&self, keeper: Option<&Weak<dyn Keeper>>) -> bool {
         let keeps = self.facts().reuse != Reuse::FreshPages;
         if keeps {
-            *self.keeps_pages.lock().unwrap_or_else(PoisonError::into_inner) = true;
+            let mut kept = self.keeps_pages.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.asked = true;
+            if let Some(keeper) = keeper {
+                kept.keepers.retain(|known| known.strong_count() > 0);
+                kept.keepers.push(keeper.clone());
+            }
         }
         keeps
+    }
+}
+
+/// Who relies on the pages of a ring that is reused in place.
+#[derive(Default)]
+pub(super) struct KeptPages {
+    asked: bool,
+    keepers: Vec<Weak<dyn Keeper>>,
+}
+
+impl KeptPages {
+    /// The ring is over.
+    pub(super) fn let_go(&mut self, addresses: &Range<usize>) {
+        for keeper in self.keepers.drain(..).filter_map(|keeper| keeper.upgrade()) {
+            keeper.let_go(addresses.clone());
+        }
+    }
+}
+
+impl fmt::Debug for KeptPages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptPages").field("asked", &self.asked).finish_non_exhaustive()
     }
 }

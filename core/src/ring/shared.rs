@@ -12,6 +12,7 @@ use super::{
     RingError, RingStats,
     desk::{Desk, Refused},
     piece::Base,
+    reuse::KeptPages,
     slots::Slot,
 };
 use crate::{
@@ -33,8 +34,8 @@ pub(crate) struct Shared {
     pub(super) poison: Option<u8>,
     /// In granules.
     low_water: u32,
-    /// True once somebody relies on the pages of a ring that is reused in place.
-    pub(super) keeps_pages: Mutex<bool>,
+    /// Who relies on the pages of a ring that is reused in place.
+    pub(super) keeps_pages: Mutex<KeptPages>,
     desk: Desk<Bytes, Arc<Self>>,
 }
 
@@ -92,7 +93,7 @@ impl Shared {
             scrub,
             poison,
             low_water,
-            keeps_pages: Mutex::new(false),
+            keeps_pages: Mutex::default(),
             desk,
         });
         shared.desk.open(shared.clone());
@@ -246,7 +247,9 @@ static KEPT: Mutex<Vec<Box<dyn Memory>>> = Mutex::new(Vec::new());
 impl Drop for Shared {
     fn drop(&mut self) {
         // Before the memory goes, and with it the right to its addresses.
-        rings::remove(self.addresses(), self);
+        let addresses = self.addresses();
+        rings::remove(addresses.clone(), self);
+        self.keeps_pages.get_mut().unwrap_or_else(PoisonError::into_inner).let_go(&addresses);
         if self.desk.totals().quarantined > 0
             && let Some(memory) = self.memory.take_if(|memory| memory.facts().reuse == Reuse::InPlace)
         {

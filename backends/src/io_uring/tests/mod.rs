@@ -1,0 +1,4 @@
+//! What completions mean, and queues that are too small.
+
+mod operation;
+mod overflow;
