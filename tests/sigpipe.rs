@@ -71,11 +71,27 @@ fn is_blocked() -> bool {
     unsafe { libc::sigismember(&raw const mask, libc::SIGPIPE) == 1 }
 }
 
-/// Every way to send by reference, each to a peer that is gone. Twice, for the first send may find out and not fail.
+/// Every way to send, each to a peer that is gone. Twice, for the first send may find out and not fail.
 fn send_to_nobody() {
     let gone = |error: &zerosink::SendError| {
         matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
     };
+    for mechanism in harness::MECHANISMS {
+        let (socket, _reader) = harness::connection(None);
+        socket.shutdown(Shutdown::Write).unwrap();
+        runtime().block_on(async {
+            let mut sink = harness::sink_by(*mechanism, socket).await;
+            for _ in 0..2 {
+                let sent = async {
+                    sink.send(vec![0; BYTES]).await?;
+                    // A queued send fails later.
+                    sink.flush().await
+                };
+                let error = within("send", sent).await.unwrap_err();
+                assert!(gone(&error), "{mechanism}: {error:?}");
+            }
+        });
+    }
     for (mechanism, kind) in [
         (Mechanism::Splice, Kind::Anonymous),
         (Mechanism::Splice, Kind::Memfd),

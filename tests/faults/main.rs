@@ -9,6 +9,7 @@ mod forbidden;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod limits;
+mod process;
 mod supervisor;
 #[path = "../support/mod.rs"]
 mod support;

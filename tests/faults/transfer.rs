@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     net::TcpStream,
+    ops::Range,
     os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
@@ -101,13 +102,23 @@ impl Outcome {
     }
 }
 
-enum Socket {
+/// A socket of either kind.
+pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
+impl Socket {
+    pub(crate) async fn into_sink(self, config: SinkConfig) -> io::Result<AutoSink> {
+        match self {
+            Self::Tcp(socket) => socket.into_sink(config).await,
+            Self::Unix(socket) => socket.into_sink(config).await,
+        }
+    }
+}
+
 impl Way {
-    fn config(&self) -> SinkConfig {
+    pub(crate) fn config(&self) -> SinkConfig {
         let config = SinkConfig::new().release_timeout(TIMEOUT);
         let config = match self.mechanism {
             Some(mechanism) => config.mechanism(mechanism),
@@ -121,7 +132,7 @@ impl Way {
         }
     }
 
-    fn ring(&self) -> Option<Ring> {
+    pub(crate) fn ring(&self) -> Option<Ring> {
         Some(match self.memory {
             Memory::Heap | Memory::Crumbs => return None,
             Memory::Anonymous(replacement) => {
@@ -136,6 +147,11 @@ impl Way {
     /// Sends the stream, to a peer that begins to read when the socket is full. `begin` is called when everything that is not ours is
     /// there, and `end` when the sink is gone.
     pub(crate) fn transfer(&self, begin: impl FnOnce(), end: impl FnOnce()) -> Outcome {
+        self.transfer_with(begin, || {}, end)
+    }
+
+    /// The same, with something that happens when half of it is sent.
+    pub(crate) fn transfer_with(&self, begin: impl FnOnce(), midway: impl FnOnce(), end: impl FnOnce()) -> Outcome {
         let (socket, peer) = if self.unix {
             let (ours, theirs) = UnixStream::pair().unwrap();
             theirs.set_read_timeout(Some(STEP)).unwrap();
@@ -149,18 +165,19 @@ impl Way {
         let runtime = runtime();
         let accepted = runtime.block_on(async {
             begin();
-            let made = match socket {
-                Socket::Tcp(socket) => socket.into_sink(self.config()).await,
-                Socket::Unix(socket) => socket.into_sink(self.config()).await,
-            };
-            let mut sink = match made {
+            let mut sink = match socket.into_sink(self.config()).await {
                 Ok(sink) => sink,
                 Err(error) => {
                     outcome.not_made = Some(error.into());
                     return 0;
                 }
             };
-            self.send(&mut sink, &peer, (ring.as_ref(), &tally), &mut outcome).await;
+            let half = TOTAL / 2;
+            self.send(0..half, &mut sink, &peer, (ring.as_ref(), &tally), &mut outcome).await;
+            midway();
+            if outcome.is_whole() {
+                self.send(half..TOTAL, &mut sink, &peer, (ring.as_ref(), &tally), &mut outcome).await;
+            }
             peer.start();
             let accepted = sink.position().accepted;
             if outcome.not_sent.is_none() {
@@ -179,37 +196,48 @@ impl Way {
         outcome
     }
 
+    /// The piece of the stream at `offset`. Waits for space in the ring.
+    pub(crate) async fn piece(&self, offset: usize, ring: Option<&Ring>, tally: &Tally) -> SendQueue<'static> {
+        self.piece_of(offset, ring, tally).await.expect("space")
+    }
+
+    async fn piece_of(
+        &self,
+        offset: usize,
+        ring: Option<&Ring>,
+        tally: &Tally,
+    ) -> Result<SendQueue<'static>, zerosink::RingError> {
+        let mut queue = SendQueue::new();
+        let filled = |offset: usize, bytes| {
+            let mut piece = vec![0; bytes];
+            pattern::fill(offset as u64, &mut piece);
+            tally.lend(piece)
+        };
+        match (self.memory, ring) {
+            (Memory::Crumbs, _) => {
+                (offset..offset + PIECE).step_by(1 << 10).for_each(|at| queue.push(filled(at, 1 << 10)));
+            }
+            (_, None) => queue.push(filled(offset, PIECE)),
+            (_, Some(ring)) => queue.push(super::support::filled(ring.reserve(PIECE).await?, offset as u64, PIECE)),
+        }
+        Ok(queue)
+    }
+
     async fn send(
         &self,
+        range: Range<usize>,
         sink: &mut AutoSink,
         peer: &Peer,
         (ring, tally): (Option<&Ring>, &Tally),
         outcome: &mut Outcome,
     ) {
-        for offset in (0..TOTAL).step_by(PIECE) {
-            let mut queue = SendQueue::new();
-            let filled = |offset: usize, bytes| {
-                let mut piece = vec![0; bytes];
-                pattern::fill(offset as u64, &mut piece);
-                tally.lend(piece)
+        for offset in range.step_by(PIECE) {
+            // A peer that has not begun to read may have all of the ring.
+            let piece = cut_after(usize::MAX, || peer.start(), self.piece_of(offset, ring, tally));
+            let Ok(mut queue) = within("space in the ring", piece).await.unwrap() else {
+                outcome.no_ring = true;
+                return;
             };
-            match (self.memory, ring) {
-                (Memory::Crumbs, _) => {
-                    (offset..offset + PIECE).step_by(1 << 10).for_each(|at| queue.push(filled(at, 1 << 10)))
-                }
-                (_, None) => queue.push(filled(offset, PIECE)),
-                (_, Some(ring)) => {
-                    // A peer that has not begun to read may have all of it.
-                    let reserved = cut_after(usize::MAX, || peer.start(), ring.reserve(PIECE));
-                    match within("space in the ring", reserved).await.unwrap() {
-                        Ok(grant) => queue.push(super::support::filled(grant, offset as u64, PIECE)),
-                        Err(_) => {
-                            outcome.no_ring = true;
-                            return;
-                        }
-                    }
-                }
-            }
             let sent = cut_after(usize::MAX, || peer.start(), sink.send_queue(&mut queue));
             if let Err(error) = within("send", sent).await.unwrap() {
                 let left: usize = queue.segments().iter().map(|segment| segment.as_slice().len()).sum();
