@@ -15,6 +15,9 @@ pub trait IntoSink<By>: Sized {
 
     /// Makes a sink of the socket.
     ///
+    /// The runtime in which it is made drives it. Another one may send on it, as long as the first one runs: where nobody polls that
+    /// one, nothing is released and no deadline kept. When it has ended, sends fail.
+    ///
     /// # Errors
     ///
     /// If the socket is not a connected stream socket, there is no runtime to drive it, or a mechanism that
