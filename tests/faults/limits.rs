@@ -104,11 +104,8 @@ fn a_user_who_may_lock_little_copies_the_rest() {
     }
     lock_no_more_than(LITTLE);
     for mechanism in PINNED {
-        let outcome = by(*mechanism, Memory::Heap).transfer(|| {}, || {});
-        if is_locked_out(*mechanism, &outcome) {
-            continue;
-        }
-        assert!(outcome.is_whole(), "{mechanism:?}: {outcome:?}");
+        // There is room for the queues of io_uring, too, if not for those that it has usually.
+        let outcome = whole(&by(*mechanism, Memory::Heap));
         let stats = &outcome.stats;
         assert!(stats.bytes_zero_copy > 0, "{mechanism:?}: {outcome:?}");
         // Whether it was too little depends on how fast the peer takes it.

@@ -5,6 +5,7 @@
 mod descriptors;
 mod door;
 mod errnos;
+mod first;
 mod forbidden;
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -35,7 +35,11 @@ impl Watch {
         if let Some(uring) = &*slot {
             return Ok(Arc::clone(uring));
         }
-        let uring = Uring::open(self, size, how)?;
+        let uring = match Uring::open(self, size, how) {
+            // The queues count as locked memory.
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Uring::open(self, Size::SMALL, how)?,
+            uring => uring?,
+        };
         tracing::debug!("io_uring opened");
         *slot = Some(Arc::clone(&uring));
         Ok(uring)

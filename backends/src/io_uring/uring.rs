@@ -40,6 +40,8 @@ pub(crate) struct Size {
 
 impl Size {
     pub(crate) const USUAL: Self = Self { submissions: 64, completions: 4096 };
+    /// For who may lock little memory: two pages or three.
+    pub(crate) const SMALL: Self = Self { submissions: 16, completions: 256 };
 }
 
 /// The io_uring of a runtime.
