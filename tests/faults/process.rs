@@ -17,7 +17,7 @@ use zerosink::{SendError, mapped::Replacement, prelude::*};
 
 use super::{
     alone,
-    harness::{self, MECHANISMS, Peer, SMALL, Tally, cut_after, runtime, sink_by, stream, within},
+    harness::{self, MECHANISMS, POISON, Peer, SMALL, Tally, cut_after, runtime, sink_by, stream, within},
     transfer::{Memory, Socket, TOTAL, Way},
 };
 
@@ -42,7 +42,8 @@ fn ways() -> Vec<Way> {
     ways
 }
 
-/// A child that shares all memory and descriptors until it ends, while the ring goes round.
+/// A child that shares all memory and descriptors until it ends, while the ring goes round. What it writes is its own, except into a
+/// memfd: a page that a socket refers to is not written in place.
 #[test]
 fn a_fork_in_mid_stream_changes_nothing() {
     if !alone("process::a_fork_in_mid_stream_changes_nothing") {
@@ -50,14 +51,23 @@ fn a_fork_in_mid_stream_changes_nothing() {
     }
     for way in ways() {
         let (told, tell) = io::pipe().unwrap();
+        let (written, write) = io::pipe().unwrap();
         let mut child = 0;
-        let fork = || {
+        let fork = |sent: &[std::ops::Range<usize>]| {
             #[expect(unsafe_code, reason = "std has no fork")]
-            // SAFETY: the child makes two system calls and ends: it takes no lock that another thread may have had.
+            // SAFETY: the child writes memory, makes three system calls and ends: it takes no lock that another thread may have had.
             unsafe {
                 child = libc::fork();
             }
             if child == 0 {
+                for range in sent.iter().filter(|_| way.memory != Memory::Memfd) {
+                    #[expect(unsafe_code, reason = "it is the parent's memory that this must not reach")]
+                    // SAFETY: private memory of this process, which does nothing with it any more.
+                    unsafe {
+                        std::ptr::with_exposed_provenance_mut::<u8>(range.start).write_bytes(POISON, range.len());
+                    }
+                }
+                rustix::io::write(&write, &[0]).ok();
                 rustix::io::read(&told, &mut [0; 1]).ok();
                 #[expect(unsafe_code, reason = "the test harness is the parent's")]
                 // SAFETY: ends the child here and now.
@@ -65,6 +75,7 @@ fn a_fork_in_mid_stream_changes_nothing() {
                     libc::_exit(0);
                 }
             }
+            rustix::io::read(&written, &mut [0; 1]).unwrap();
         };
         // The peer reads end of file although the child still has the socket.
         let outcome = way.transfer_with(|| {}, fork, || {});

@@ -147,11 +147,16 @@ impl Way {
     /// Sends the stream, to a peer that begins to read when the socket is full. `begin` is called when everything that is not ours is
     /// there, and `end` when the sink is gone.
     pub(crate) fn transfer(&self, begin: impl FnOnce(), end: impl FnOnce()) -> Outcome {
-        self.transfer_with(begin, || {}, end)
+        self.transfer_with(begin, |_| {}, end)
     }
 
-    /// The same, with something that happens when half of it is sent.
-    pub(crate) fn transfer_with(&self, begin: impl FnOnce(), midway: impl FnOnce(), end: impl FnOnce()) -> Outcome {
+    /// The same, with something that happens when half of it is sent, and is told which memory that was.
+    pub(crate) fn transfer_with(
+        &self,
+        begin: impl FnOnce(),
+        midway: impl FnOnce(&[Range<usize>]),
+        end: impl FnOnce(),
+    ) -> Outcome {
         let (socket, peer) = if self.unix {
             let (ours, theirs) = UnixStream::pair().unwrap();
             theirs.set_read_timeout(Some(STEP)).unwrap();
@@ -173,8 +178,8 @@ impl Way {
                 }
             };
             let half = TOTAL / 2;
-            self.send(0..half, &mut sink, &peer, (ring.as_ref(), &tally), &mut outcome).await;
-            midway();
+            let sent = self.send(0..half, &mut sink, &peer, (ring.as_ref(), &tally), &mut outcome).await;
+            midway(&sent);
             if outcome.is_whole() {
                 self.send(half..TOTAL, &mut sink, &peer, (ring.as_ref(), &tally), &mut outcome).await;
             }
@@ -230,22 +235,26 @@ impl Way {
         peer: &Peer,
         (ring, tally): (Option<&Ring>, &Tally),
         outcome: &mut Outcome,
-    ) {
+    ) -> Vec<Range<usize>> {
+        let mut memory = Vec::new();
         for offset in range.step_by(PIECE) {
             // A peer that has not begun to read may have all of the ring.
             let piece = cut_after(usize::MAX, || peer.start(), self.piece_of(offset, ring, tally));
             let Ok(mut queue) = within("space in the ring", piece).await.unwrap() else {
                 outcome.no_ring = true;
-                return;
+                return memory;
             };
+            let addresses = queue.segments().iter().map(|segment| segment.as_slice().as_ptr_range());
+            memory.extend(addresses.map(|range| range.start.expose_provenance()..range.end.expose_provenance()));
             let sent = cut_after(usize::MAX, || peer.start(), sink.send_queue(&mut queue));
             if let Err(error) = within("send", sent).await.unwrap() {
                 let left: usize = queue.segments().iter().map(|segment| segment.as_slice().len()).sum();
                 assert_eq!(offset + PIECE - left, sink.position().accepted as usize, "{error}");
                 outcome.not_sent = Some(io::Error::from(error).into());
-                return;
+                return memory;
             }
         }
+        memory
     }
 
     /// What must hold whatever has failed. Returns what the ring has lost.
