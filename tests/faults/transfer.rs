@@ -185,12 +185,13 @@ impl Way {
             }
             peer.start();
             let accepted = sink.position().accepted;
+            // While the connection is open: its end would be one more event.
+            if let Err(error) = within("release", sink.released(accepted)).await {
+                outcome.not_released = Some(error.quarantined);
+            }
             if outcome.not_sent.is_none() {
                 outcome.not_closed =
                     within("close", sink.close()).await.err().map(|error| io::Error::from(error).into());
-            }
-            if let Err(error) = within("release", sink.released(accepted)).await {
-                outcome.not_released = Some(error.quarantined);
             }
             outcome.stats = sink.stats();
             accepted
