@@ -6,7 +6,7 @@ use zerosink::{SendError, prelude::*};
 
 use crate::{
     harness,
-    scene::{CHUNK, FIRST, Scene, with_each_way},
+    scene::{CHUNK, FIRST, Gone, Scene, with_each_way},
     way::{Source, Way},
     wire::raw_peer::RawPeer,
     without_network,
@@ -87,6 +87,19 @@ fn a_reset_at_any_stage_ends_the_connection_and_spoils_nothing() {
             scene.overwrite();
             assert_eq!(scene.received_rest().wrong, 0, "{} {stage:?}", way.name);
             scene.balances(abandoned);
+        }
+    });
+}
+
+#[test]
+fn a_reset_or_silence_after_the_sink_or_its_runtime_is_gone_gives_all_memory_back() {
+    if without_network("a_reset_or_silence_after_the_sink_or_its_runtime_is_gone_gives_all_memory_back") {
+        return;
+    }
+    with_each_way(|way| {
+        for gone in [Gone::Sink, Gone::Runtime] {
+            Scene::sent(way).goes_on_without(gone, |peer| peer.reset().unwrap());
+            Scene::impatient(way).goes_on_without(gone, |_| {});
         }
     });
 }

@@ -6,6 +6,7 @@ use std::{
     net::TcpStream,
     os::fd::AsRawFd as _,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -31,6 +32,13 @@ const LONG: Duration = Duration::from_secs(60);
 /// Plays a scene with one way of each mechanism and proof.
 pub(crate) fn with_each_way(scene: impl Fn(Way) + Sync) {
     each(one_of_each(), || (), |way, ()| scene(way));
+}
+
+/// What ended with memory in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    Sink,
+    Runtime,
 }
 
 /// One connection, whose chunk is sent and partly in the device, where the peer has not read it.
@@ -103,7 +111,14 @@ impl Scene {
     pub(crate) fn released(&mut self) -> Result<(), u64> {
         let accepted = self.sink.position().accepted;
         let released = harness::within(self.way.name, self.sink.released(accepted));
-        self.runtime.block_on(released).map_err(|error| error.quarantined)
+        let released = self.runtime.block_on(released);
+        self.settle();
+        released.map_err(|error| error.quarantined)
+    }
+
+    /// The driver is on another thread: the ring has what it gives back a moment later.
+    fn settle(&self) {
+        self.runtime.block_on(harness::until(self.way.name, || self.ring.stats().leased == 0));
     }
 
     /// The same, while the peer does this again and again.
@@ -116,6 +131,7 @@ impl Scene {
                 .runtime
                 .block_on(async { tokio::time::timeout(Duration::from_millis(5), self.sink.released(accepted)).await });
             if let Ok(released) = released {
+                self.settle();
                 return released.map_err(|error| error.quarantined);
             }
             assert!(start.elapsed() < harness::STEP, "{}: no release", self.way.name);
@@ -139,6 +155,31 @@ impl Scene {
         assert!(own.is_some() && open() > 1, "{}: the sink has it", self.way.name);
         drop(self.sink);
         self.runtime.block_on(harness::until("the socket's end", || open() == 1));
+    }
+
+    /// Nobody has the sink any more, or its runtime has ended; then the peer does this. All memory comes back, is written over, and
+    /// what the peer takes from its way then is what was sent.
+    pub(crate) fn goes_on_without(self, gone: Gone, act: impl FnOnce(&RawPeer)) {
+        self.holds_what_it_must();
+        let Self { way, runtime, sink, mut peer, ring, capacity, .. } = self;
+        let (_runtime, _sink) = match gone {
+            Gone::Sink => {
+                drop(sink);
+                (Some(runtime), None)
+            }
+            Gone::Runtime => {
+                drop(runtime);
+                (None, Some(sink))
+            }
+        };
+        act(&peer);
+        let (start, whole) = (Instant::now(), |ring: &Ring| ring.stats().free + ring.stats().retired == capacity);
+        while !whole(&ring) {
+            assert!(start.elapsed() < harness::STEP, "{} without its {gone:?}: {:?}", way.name, ring.stats());
+            thread::yield_now();
+        }
+        overwrite(&ring);
+        assert_eq!(judge(peer.receive_rest().unwrap()).wrong, 0, "{} without its {gone:?}", way.name);
     }
 
     /// What a further send is answered.
