@@ -13,7 +13,9 @@ use zerosink::{Proof, SendError, prelude::*, ring::RingStats};
 use crate::{
     harness,
     support::{
-        self, POISON, lease,
+        self, POISON,
+        events::Events,
+        lease,
         mapped::{Kind, ring_on},
         pattern::Verdict,
         peer::{Pace, Peer},
@@ -217,5 +219,35 @@ fn a_wire_that_is_mended_in_time_loses_nothing() {
             let verdict = tokio::task::spawn_blocking(|| peer.verdict()).await.unwrap();
             assert_eq!(verdict, Verdict::flawless(TOTAL), "{}", way.name);
         });
+    });
+}
+
+/// Completions may be late, on a busy host: that is no reason to say that they will never come.
+#[test]
+fn what_the_kernel_lets_go_of_soon_after_a_revoke_was_never_in_quarantine() {
+    if without_network("what_the_kernel_lets_go_of_soon_after_a_revoke_was_never_in_quarantine") {
+        return;
+    }
+    let network = network();
+    let queue = |verb, filter| network.near.tc(&format!("qdisc {verb} dev {} root {filter}", Network::DEVICE)).unwrap();
+    let events = Events::recorded();
+    harness::runtime().block_on(async {
+        let (near, _far) = network.connection().unwrap();
+        let ring = support::poisoned_ring(RING);
+        let config = SinkConfig::new().mechanism(Mechanism::MsgZerocopy).release_timeout(DEADLINE);
+        let mut sink = near.into_sink(config).await.unwrap();
+        // A few packets pass, then one in twelve seconds.
+        queue("add", "tbf rate 1kbit burst 6000 limit 10000000");
+        sink.send(lease(&ring, 0, 2 * PIECE).await).await.unwrap();
+        harness::until("the deadline", || events.count(&["connection revoked"]) > 0).await;
+        // Time is the subject here: more than a look at the clock, which comes four times in a deadline.
+        tokio::time::sleep(DEADLINE / 3).await;
+        let stats = sink.stats();
+        assert!(stats.pinned_bytes > 0, "packets wait, and their memory is back: {stats:?}");
+        assert_eq!(stats.quarantined_bytes, 0, "{stats:?}");
+        // With all that waits in it.
+        queue("del", "");
+        harness::within("release", sink.released(2 * PIECE as u64)).await.unwrap();
+        assert_eq!(events.count(&["the kernel holds memory"]), 0, "{:?}", events.all());
     });
 }

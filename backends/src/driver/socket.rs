@@ -19,6 +19,9 @@ use zerosink_core::{Reactor, custody::Ledger, policy::Family};
 use super::{Watch, reaper};
 use crate::sys::{self, errqueue::Message};
 
+/// The kernel has so long to let go of a revoked connection's memory.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// Whatever keeps the file descriptor open.
 #[derive(Debug)]
 pub(crate) enum Handle {
@@ -237,7 +240,7 @@ impl WatchedSocket {
         let oldest = self.ledger.oldest();
         if self.revoked.load(SeqCst) {
             if oldest.is_some() {
-                self.give_up();
+                self.give_up(now);
             }
             return;
         }
@@ -267,8 +270,9 @@ impl WatchedSocket {
     /// Aborts the connection with the fd still open, so that the kernel lets go and says so.
     fn revoke(&self) {
         {
-            let _progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             self.revoked.store(true, SeqCst);
+            progress.since = Instant::now();
         }
         let aborted = match self.family {
             // The peer may still read what is queued: its memory is replaced or quarantined, so it reads the right bytes.
@@ -289,11 +293,15 @@ impl WatchedSocket {
         self.wake_writer();
     }
 
-    /// What the kernel does not let go of at once after a revoke has had a tick to come back (completions of io_uring are
-    /// delivered by the thread that submitted).
-    fn give_up(&self) {
+    /// What the kernel does not let go of soon after a revoke is in quarantine until it does. Completions of io_uring are delivered
+    /// by the thread that submitted, which may have to wait for a processor.
+    fn give_up(&self, now: Instant) {
         // A send that was under way during the revoke.
         self.abandon("the connection was revoked");
+        let revoked = self.progress.lock().unwrap_or_else(PoisonError::into_inner).since;
+        if now.saturating_duration_since(revoked) < GRACE {
+            return;
+        }
         if !self.ledger.is_empty() && !self.given_up.swap(true, SeqCst) {
             let bytes = self.ledger.quarantine();
             tracing::warn!(quarantined_bytes = bytes, "the kernel holds memory of a revoked connection");
