@@ -2,12 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use zerosink::body::{BodyRing, Budget};
+
 use crate::{
     app::Order,
     client::Client,
     counting::CountingListener,
     endings::cases,
     harness::{self, within},
+    secret::{self, Demand, Found, OWNERS},
     server::router,
 };
 
@@ -55,6 +58,53 @@ async fn good_clients_finish_because_stalled_ones_are_cut_off() {
             let kind = within("a stalled client", cut).await.unwrap();
             assert_eq!(kind, std::io::ErrorKind::ConnectionReset, "{what}");
         }
+        server.abort();
+    }
+}
+
+/// As many stalled ones as the ring can bear, and nobody is cut off: `ring > stalled × (budget + cap)`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn good_clients_finish_beside_as_many_stalled_ones_as_the_ring_withstands() {
+    const CAP: usize = 64 << 10;
+    let budget = Budget::new().leases(2).chunk(32 << 10);
+    for (config, ring) in cases() {
+        let what = format!("{:?}", config.mechanism);
+        let stalled = budget.stalled(ring.capacity(), CAP);
+        assert_eq!(stalled, 7, "1 MiB is not more than 8 × 128 KiB");
+        let listener = CountingListener::bind().await;
+        let (address, counts) = (listener.address(), std::sync::Arc::clone(&listener.counts));
+        let bodies = BodyRing::new(ring.clone()).with_budget(budget);
+        let service = tower::service_fn(move |request| secret::respond(bodies.clone(), request));
+        let config = config.max_pinned_bytes(CAP as u64);
+        let server = tokio::spawn(zerosink::serve(listener, service).sink(config).into_future());
+        let ask = move |owner, bytes| {
+            let mut client = Client::connect(address);
+            client.write(Demand { owner, start: 0, bytes, breaks: None }.request());
+            assert_eq!(client.head().unwrap().0, 200);
+            client
+        };
+        let stalled: Vec<_> =
+            tokio::task::spawn_blocking(move || (0..stalled).map(|index| ask(OWNERS[index], 256 << 20)).collect())
+                .await
+                .unwrap();
+        let good: Vec<_> = OWNERS[OWNERS.len() - GOOD..]
+            .iter()
+            .map(|&owner| {
+                tokio::task::spawn_blocking(move || {
+                    let (mut client, mut body) = (ask(owner, 2 << 20), vec![0; 2 << 20]);
+                    std::io::Read::read_exact(&mut client.stream, &mut body).unwrap();
+                    assert_eq!(Found::of(owner, 0, &body).wrong(), 0);
+                })
+            })
+            .collect();
+        for client in good {
+            within(&what, client).await.unwrap();
+        }
+        harness::until("the good ones to be gone", || counts.stats().len() == GOOD).await;
+        let most = stalled.len() * (budget.bytes() + CAP);
+        harness::until("the stalled ones alone to hold something", || ring.stats().leased <= most).await;
+        drop(stalled);
+        harness::until("everything to come back", || ring.stats().leased + ring.stats().granted == 0).await;
         server.abort();
     }
 }
