@@ -225,7 +225,7 @@ impl Thresholds {
 }
 
 /// Everything the decision depends on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Situation {
     /// The kind of socket.
     pub family: Family,
@@ -249,6 +249,25 @@ pub struct Situation {
     pub pin_room: bool,
     /// Whether the ring that the memory is from has less free than its low-water mark.
     pub ring_low: bool,
+}
+
+impl Situation {
+    /// Whether the rules say the same in both: they differ in nothing but the bytes, and these reach the same thresholds.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let reached = |bytes| (bytes >= self.thresholds.notified, bytes >= self.thresholds.referred);
+        reached(self.bytes) == reached(other.bytes)
+            // The destructuring makes a new field a compile error here.
+            && {
+                let Self { family, path, reuse, bytes: _, thresholds, trust, forced, absent, demoted, pin_room, ring_low } = self;
+                (*family, *path, *reuse, *forced) == (other.family, other.path, other.reuse, other.forced)
+                    && (*pin_room, *ring_low) == (other.pin_room, other.ring_low)
+                    && *demoted == other.demoted
+                    && *absent == other.absent
+                    && *trust == other.trust
+                    && *thresholds == other.thresholds
+            }
+    }
 }
 
 /// The rules. They hold no state: history comes in through [`Situation`].
@@ -416,125 +435,4 @@ impl Policy {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const EVERYTHING: Situation = Situation {
-        family: Family::Tcp,
-        path: Path::Unknown,
-        reuse: Reuse::InPlace,
-        bytes: 64 << 10,
-        thresholds: Thresholds::all(16 << 10),
-        trust: Trust { peer_acks: false, peer_copies: false },
-        forced: None,
-        absent: [None; 5],
-        demoted: [None; 5],
-        pin_room: true,
-        ring_low: false,
-    };
-    const ACKS: Trust = Trust { peer_acks: true, peer_copies: false };
-    const COPIES: Trust = Trust { peer_acks: false, peer_copies: true };
-
-    #[test]
-    fn proofs_by_mechanism_socket_memory_trust_and_path() {
-        use Family::{Tcp, Unix};
-        use Mechanism::{Copy, Gift, IoUring, MsgZerocopy, Splice};
-        use Path::{OffHost, SameHost, Unknown};
-        use Reuse::{FreshPages, Immutable, InPlace};
-        let nobody = Trust::default();
-        let table = [
-            (Copy, Tcp, InPlace, nobody, Unknown, Ok(Proof::Copied)),
-            (Copy, Unix, Immutable, ACKS, SameHost, Ok(Proof::Copied)),
-            (MsgZerocopy, Tcp, InPlace, nobody, Unknown, Ok(Proof::Notified)),
-            (MsgZerocopy, Tcp, InPlace, nobody, SameHost, Ok(Proof::Notified)),
-            (MsgZerocopy, Unix, InPlace, nobody, SameHost, Err(Refusal::SocketFamily)),
-            (IoUring, Tcp, Immutable, nobody, OffHost, Ok(Proof::Notified)),
-            (Splice, Tcp, InPlace, nobody, OffHost, Err(Refusal::PeerNotTrusted)),
-            (Splice, Tcp, InPlace, COPIES, OffHost, Err(Refusal::PeerNotTrusted)),
-            (Splice, Tcp, InPlace, ACKS, Unknown, Err(Refusal::PathNotOffHost)),
-            (Splice, Tcp, InPlace, ACKS, SameHost, Err(Refusal::PathNotOffHost)),
-            (Splice, Tcp, InPlace, ACKS, OffHost, Ok(Proof::Acked)),
-            (Splice, Unix, InPlace, ACKS, SameHost, Err(Refusal::PeerNotTrusted)),
-            (Splice, Unix, InPlace, COPIES, SameHost, Ok(Proof::Consumed)),
-            (Splice, Tcp, FreshPages, nobody, SameHost, Ok(Proof::Replaced)),
-            (Splice, Unix, Immutable, nobody, SameHost, Ok(Proof::Immutable)),
-            (Gift, Tcp, InPlace, nobody, OffHost, Ok(Proof::Replaced)),
-            (Gift, Tcp, Immutable, ACKS, OffHost, Err(Refusal::NotFreshPages)),
-            (Gift, Tcp, FreshPages, nobody, Unknown, Ok(Proof::Replaced)),
-        ];
-        for (mechanism, family, reuse, trust, path, want) in table {
-            let situation = Situation { family, reuse, trust, path, ..EVERYTHING };
-            assert_eq!(Policy::proof(mechanism, &situation), want, "{mechanism} {situation:?}");
-        }
-    }
-
-    #[test]
-    fn without_the_users_word_every_rung_rests_on_a_kernel_proof() {
-        for family in [Family::Tcp, Family::Unix] {
-            for path in [Path::Unknown, Path::OffHost, Path::SameHost] {
-                for reuse in [Reuse::InPlace, Reuse::FreshPages, Reuse::Immutable] {
-                    let situation = Situation { family, path, reuse, ..EVERYTHING };
-                    for rung in Policy::ladder(&situation).rungs() {
-                        assert!(Policy::proof(*rung, &situation).unwrap().is_kernel_proof(), "{rung} {situation:?}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_ladder_ends_with_copy_and_every_other_mechanism_has_a_reason() {
-        let mut demoted = [None; 5];
-        demoted[Mechanism::MsgZerocopy.index()] = Some(Refusal::NoBuffers);
-        let mut only_zerocopy = [Some(Refusal::NotAttached); 5];
-        only_zerocopy[Mechanism::MsgZerocopy.index()] = None;
-        let table = [
-            (EVERYTHING, vec!["msg-zerocopy", "io-uring", "copy"]),
-            (
-                Situation { path: Path::SameHost, reuse: Reuse::Immutable, ..EVERYTHING },
-                vec!["splice", "msg-zerocopy", "io-uring", "copy"],
-            ),
-            (Situation { forced: Some(Mechanism::Gift), ..EVERYTHING }, vec!["gift", "copy"]),
-            (Situation { forced: Some(Mechanism::Splice), ..EVERYTHING }, vec!["copy"]),
-            (Situation { forced: Some(Mechanism::Splice), trust: ACKS, ..EVERYTHING }, vec!["msg-zerocopy", "copy"]),
-            (
-                Situation { forced: Some(Mechanism::Splice), trust: ACKS, path: Path::OffHost, ..EVERYTHING },
-                vec!["splice", "copy"],
-            ),
-            (
-                Situation { forced: Some(Mechanism::Splice), trust: ACKS, path: Path::SameHost, ..EVERYTHING },
-                vec!["copy"],
-            ),
-            (Situation { absent: only_zerocopy, ..EVERYTHING }, vec!["msg-zerocopy", "copy"]),
-            (Situation { absent: only_zerocopy, demoted, ..EVERYTHING }, vec!["copy"]),
-            (Situation { bytes: 4096, ..EVERYTHING }, vec!["copy"]),
-            (Situation { pin_room: false, ..EVERYTHING }, vec!["copy"]),
-            (Situation { pin_room: false, reuse: Reuse::Immutable, ..EVERYTHING }, vec!["splice", "copy"]),
-            (Situation { ring_low: true, ..EVERYTHING }, vec!["copy"]),
-            // The ring replaces the pages, so that the space is free at once: the kernel holds none of it.
-            (Situation { ring_low: true, reuse: Reuse::FreshPages, ..EVERYTHING }, vec!["splice", "gift", "copy"]),
-            (Situation { forced: Some(Mechanism::Copy), ..EVERYTHING }, vec!["copy"]),
-            (Situation { family: Family::Unix, ..EVERYTHING }, vec!["copy"]),
-            (
-                Situation { family: Family::Unix, reuse: Reuse::FreshPages, ..EVERYTHING },
-                vec!["splice", "gift", "copy"],
-            ),
-        ];
-        for (situation, want) in table {
-            let ladder = Policy::ladder(&situation);
-            let names: Vec<_> = ladder.rungs().iter().map(|m| m.as_str()).collect();
-            assert_eq!(names, want, "{situation:?}");
-            for mechanism in Mechanism::ALL {
-                assert_ne!(ladder.rungs().contains(&mechanism), ladder.refused[mechanism.index()].is_some());
-            }
-        }
-    }
-
-    #[test]
-    fn reasons_have_distinct_indices_and_names() {
-        for (i, reason) in Refusal::ALL.into_iter().enumerate() {
-            assert_eq!(reason.index(), i);
-            assert_eq!(Refusal::ALL.iter().filter(|r| r.as_str() == reason.as_str()).count(), 1);
-        }
-    }
-}
+mod tests;

@@ -32,6 +32,8 @@ const SETBACKS_IN_A_ROW: u32 = 3;
 pub(super) struct Ladder {
     rungs: [Option<Rung>; Mechanism::ALL.len()],
     situation: Situation,
+    /// The last decision, and for what it was made: most sends are like the one before.
+    decided: Option<(Situation, Result<Mechanism, Refusal>)>,
     /// The user says where the packets go.
     path_is_fixed: bool,
     oracle: Oracle,
@@ -89,6 +91,7 @@ impl Ladder {
             path_is_fixed: config.path.is_some(),
             oracle: Oracle::new(route, Instant::now()),
             copied: Demotion::new(COPIED_BACKOFF.0, COPIED_BACKOFF.1),
+            decided: None,
             current: Mechanism::Copy,
             failed_attach: None,
             own: None,
@@ -278,14 +281,21 @@ impl Ladder {
         };
         self.situation.ring_low = ring_is_low(front);
         self.look_around(connection);
+        if let Some((before, choice)) = &self.decided
+            && before.is_like(&self.situation)
+        {
+            return *choice;
+        }
         let ladder = Policy::ladder(&self.situation);
         for mechanism in Mechanism::ALL {
             connection.note_refusal(mechanism, ladder.refused[mechanism.index()]);
         }
-        match ladder.rungs()[0] {
+        let choice = match ladder.rungs()[0] {
             Mechanism::Copy => Err(ladder.why_copied()),
             best => Ok(best),
-        }
+        };
+        self.decided = Some((self.situation.clone(), choice));
+        choice
     }
 
     /// Takes in what is known about the path and the mechanisms now.
