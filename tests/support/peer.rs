@@ -60,7 +60,8 @@ impl Peer {
         (ours, Self::reading(pace, || theirs))
     }
 
-    fn reading<S: io::Read>(pace: Pace, connect: impl FnOnce() -> S + Send + 'static) -> Self {
+    /// A receiver of the connection that `connect` makes, on the receiver's thread.
+    pub(crate) fn reading<S: io::Read>(pace: Pace, connect: impl FnOnce() -> S + Send + 'static) -> Self {
         let (go, gate) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut socket = connect();

@@ -13,6 +13,8 @@ pub enum Topology {
     Veth,
     /// virtio-net on a TAP device of the emulator with `vnet_hdr`: scatter-gather, checksums and segmentation are the device's.
     VirtioTap,
+    /// The same, and the sender's kernel encrypts (kernel TLS).
+    Ktls,
     /// vmxnet3, which offloads the same.
     Vmxnet3,
     /// virtio-net on the emulator's hub, which offloads nothing: the kernel must make one piece of each packet.
@@ -27,11 +29,12 @@ pub enum Topology {
 
 impl Topology {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Loopback,
         Self::Unix,
         Self::Veth,
         Self::VirtioTap,
+        Self::Ktls,
         Self::Vmxnet3,
         Self::VirtioHub,
         Self::PodRouted,
@@ -47,6 +50,7 @@ impl Topology {
             Self::Unix => "unix",
             Self::Veth => "veth",
             Self::VirtioTap => "virtio-tap",
+            Self::Ktls => "ktls",
             Self::Vmxnet3 => "vmxnet3",
             Self::VirtioHub => "virtio-hub",
             Self::PodRouted => "pod-routed",
@@ -61,6 +65,13 @@ impl Topology {
         Self::ALL.into_iter().find(|topology| topology.name() == name)
     }
 
+    /// Whether memory that is written again too early shows at the receiver. kTLS encrypts into memory of its own, and on `AF_UNIX` the
+    /// reader is not the only one who decides.
+    #[must_use]
+    pub const fn has_controls(self) -> bool {
+        !matches!(self, Self::Unix | Self::Ktls)
+    }
+
     /// What the near end sends by.
     #[must_use]
     pub const fn device(self) -> Device {
@@ -68,7 +79,7 @@ impl Topology {
             Self::Unix => Device::None,
             Self::Loopback => Device::Loopback,
             Self::Veth | Self::PodRouted | Self::PodBridged | Self::PodToPod => Device::Virtual,
-            Self::VirtioTap | Self::Vmxnet3 | Self::VirtioHub => Device::Card,
+            Self::VirtioTap | Self::Ktls | Self::Vmxnet3 | Self::VirtioHub => Device::Card,
         }
     }
 
@@ -77,7 +88,7 @@ impl Topology {
     pub const fn cards(self) -> Option<u8> {
         match self {
             Self::VirtioHub => Some(1),
-            Self::VirtioTap | Self::PodRouted | Self::PodBridged => Some(2),
+            Self::VirtioTap | Self::Ktls | Self::PodRouted | Self::PodBridged => Some(2),
             Self::Vmxnet3 => Some(5),
             Self::Loopback | Self::Unix | Self::Veth | Self::PodToPod => None,
         }

@@ -29,7 +29,7 @@ pub(crate) fn run(plan: Option<Plan>, topology: Topology, mechanism: &str) -> io
         return Ok(());
     }
     let mut place = Place::build(topology)?;
-    place.holds_packets = plan == Some(Plan::Whole);
+    place.holds_packets = plan == Some(Plan::Whole) && topology == Topology::Vmxnet3;
     let mount = match mechanism {
         Mechanism::Copy => Mount::new(backends::Copy, place).witness(witness::only_copy),
         Mechanism::Splice => {

@@ -18,6 +18,8 @@ mod run;
 #[path = "../../support/mod.rs"]
 mod support;
 #[cfg(zerosink_linux)]
+mod tls;
+#[cfg(zerosink_linux)]
 #[path = "../../wire/mod.rs"]
 mod wire;
 #[cfg(zerosink_linux)]

@@ -1,7 +1,7 @@
 //! One path: a stream by every way, to a receiver that is late and slow at first; which mechanism carried it, whether a byte was
 //! wrong, whether the kernel copied, and where the oracle thinks that the packets go.
 
-use std::{error::Error as _, io, time::Duration};
+use std::{error::Error as _, io, net::TcpStream, time::Duration};
 
 use zerosink::{
     AttachError, AutoSink, Path, SinkStats,
@@ -19,6 +19,7 @@ use crate::{
         pattern::Verdict,
         peer::{Pace, Peer},
     },
+    tls::{self, Decrypting},
 };
 
 const RING: usize = 512 << 10;
@@ -40,8 +41,14 @@ pub(crate) fn path(topology: Topology) -> io::Result<()> {
     let place = Place::build(topology)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for way in Way::ALL {
-        let (socket, peer) = ends(&place, SLOW)?;
-        let record = Record::new("send").with("path", topology).with("way", way.name());
+        let record = Record::new("send").with("path", topology).with("way", way);
+        let (socket, peer) = match ends(&place, SLOW) {
+            Err(error) if topology == Topology::Ktls && error.kind() == io::ErrorKind::NotFound => {
+                say(&record.with("refusal", "no-kernel-tls"));
+                continue;
+            }
+            ends => ends?,
+        };
         let sent = runtime.block_on(async { tokio::time::timeout(PATIENCE, send(way, &place, socket)).await });
         let record = match sent {
             Err(_) => record.with("error", format!("not done after {PATIENCE:?}")),
@@ -56,7 +63,7 @@ pub(crate) fn path(topology: Topology) -> io::Result<()> {
         };
         say(&record);
     }
-    if topology != Topology::Unix {
+    if topology.has_controls() {
         controls::run(&place)?;
     }
     Ok(())
@@ -73,8 +80,18 @@ pub(crate) fn ends(place: &Place, pace: Pace) -> io::Result<(Socket, Peer)> {
         let (near, peer) = Peer::unix(pace);
         return Ok((Socket::Unix(near), peer));
     }
+    if place.topology == Topology::Ktls {
+        let listener = place.listen()?;
+        if let Some(bytes) = pace.receive_buffer {
+            socket2::SockRef::from(&listener).set_recv_buffer_size(bytes)?;
+        }
+        let near = TcpStream::connect(listener.local_addr()?)?;
+        let (far, _) = listener.accept()?;
+        tls::encrypt(&near)?;
+        return Ok((Socket::Tcp(near), Peer::reading(pace, || Decrypting::new(far).unwrap())));
+    }
     let peer = Peer::listening(place.listen()?, pace);
-    Ok((Socket::Tcp(std::net::TcpStream::connect(peer.address())?), peer))
+    Ok((Socket::Tcp(TcpStream::connect(peer.address())?), peer))
 }
 
 /// Sends the stream and waits until all of it is released. The path at first, and the sink.

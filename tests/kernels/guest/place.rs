@@ -54,7 +54,7 @@ impl Place {
                 near.bring_up(DEVICE, Network::NEAR)?;
                 far.bring_up("far0", Network::FAR)?;
             }
-            Topology::VirtioTap | Topology::Vmxnet3 | Topology::VirtioHub => {
+            Topology::VirtioTap | Topology::Ktls | Topology::Vmxnet3 | Topology::VirtioHub => {
                 take_card(topology, 1, &near, DEVICE)?;
                 take_card(topology, 2, &far, "far0")?;
                 near.bring_up(DEVICE, Network::NEAR)?;

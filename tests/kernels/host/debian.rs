@@ -23,9 +23,14 @@ pub(crate) struct Unpacked {
     pub(crate) modules: PathBuf,
 }
 
+/// Where a kernel is unpacked; `package` there is the name of its package.
+pub(crate) fn place(kernel: &Kernel, cache: &Path) -> PathBuf {
+    cache.join("packages").join(kernel.name)
+}
+
 /// The kernel, fetched or as it was fetched before.
 pub(crate) fn fetch(kernel: &Kernel, cache: &Path) -> io::Result<Unpacked> {
-    let place = cache.join("packages").join(kernel.name);
+    let place = place(kernel, cache);
     let marker = place.join("package");
     if let Ok(package) = fs::read_to_string(&marker) {
         return unpacked(package, &place);
@@ -33,7 +38,7 @@ pub(crate) fn fetch(kernel: &Kernel, cache: &Path) -> io::Result<Unpacked> {
     let mut found = None;
     for suite in kernel.suites {
         let apt = Apt::of(suite, &cache.join("apt"))?;
-        let names = apt.run("apt-cache", ["search", "--names-only", "^linux-image-[0-9]"])?;
+        let names = run(apt.command("apt-cache").args(["search", "--names-only", "^linux-image-[0-9]"]))?;
         let names = names.lines().filter_map(|line| line.split_whitespace().next());
         if let Some(package) = kernel.newest(names) {
             found = Some((package.to_owned(), apt));
@@ -74,7 +79,8 @@ fn starts_with(name: &OsStr, prefix: &str) -> bool {
 
 /// A package manager that knows one suite and nothing of what is installed.
 struct Apt {
-    options: Vec<String>,
+    /// Its file of settings.
+    settings: PathBuf,
 }
 
 impl Apt {
@@ -86,31 +92,34 @@ impl Apt {
         }
         fs::write(root.join("status"), "")?;
         fs::write(root.join("etc/sources.list"), format!("deb [signed-by={KEYS}] {} {suite} main\n", mirror()?))?;
-        let root = root.display();
-        let options = [
-            format!("Dir::Etc={root}/etc"),
-            format!("Dir::State={root}/state"),
-            format!("Dir::State::status={root}/status"),
-            format!("Dir::Cache={root}/cache"),
-            "Acquire::Languages=none".into(),
-            "Acquire::Retries=3".into(),
-            "APT::Sandbox::User=root".into(),
-            "APT::Architecture=amd64".into(),
+        let place = root.display();
+        let settings = [
+            format!("Dir::Etc \"{place}/etc\";"),
+            format!("Dir::State \"{place}/state\";"),
+            format!("Dir::State::status \"{place}/status\";"),
+            format!("Dir::Cache \"{place}/cache\";"),
+            "Acquire::Languages none;".into(),
+            "Acquire::Retries 3;".into(),
+            "APT::Sandbox::User root;".into(),
+            "APT::Architecture amd64;".into(),
             // The oldest suites are no longer signed anew.
-            "Acquire::Check-Valid-Until=false".into(),
+            "Acquire::Check-Valid-Until false;".into(),
         ];
-        let apt = Self { options: options.into_iter().flat_map(|option| ["-o".into(), option]).collect() };
-        apt.run("apt-get", ["update", "-qq", "--error-on=any"])?;
+        let apt = Self { settings: root.join("apt.conf") };
+        fs::write(&apt.settings, settings.join("\n"))?;
+        run(apt.command("apt-get").args(["update", "-qq", "--error-on=any"]))?;
         Ok(apt)
     }
 
-    fn run<'a>(&self, program: &str, arguments: impl IntoIterator<Item = &'a str>) -> io::Result<String> {
-        run(Command::new(program).args(&self.options).args(arguments))
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env("APT_CONFIG", &self.settings);
+        command
     }
 
     /// Fetches a kernel's package, or those that it is split into, and unpacks them below `place`.
     fn download(&self, package: &str, place: &Path) -> io::Result<()> {
-        let depends = self.run("apt-cache", ["depends", package])?;
+        let depends = run(self.command("apt-cache").args(["depends", package]))?;
         let parts: Vec<_> = depends
             .lines()
             .filter_map(|line| line.trim().strip_prefix("Depends: "))
@@ -119,8 +128,7 @@ impl Apt {
         let wanted = if parts.is_empty() { vec![package] } else { parts };
         let downloads = place.join("downloads");
         fs::create_dir_all(&downloads)?;
-        let mut command = Command::new("apt-get");
-        run(command.args(&self.options).args(["download", "-qq"]).args(wanted).current_dir(&downloads))?;
+        run(self.command("apt-get").args(["download", "-qq"]).args(wanted).current_dir(&downloads))?;
         for entry in fs::read_dir(&downloads)? {
             run(Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(place))?;
         }

@@ -19,8 +19,10 @@ pub(crate) enum Delivery {
 
 /// The first kernel with `IORING_OP_SENDMSG_ZC`.
 const IO_URING: Version = (6, 1);
-/// Since then a routed packet is not copied for the sake of its next hop.
-const ROUTED_IN_PLACE: Version = (7, 0);
+/// Debian's 5.10 is built without kernel TLS.
+const KERNEL_TLS: Version = (6, 1);
+/// By then, and not yet in 6.12, a routed packet is no longer copied for the sake of its next hop.
+const ROUTED_IN_PLACE: Version = (6, 18);
 
 /// What the probe says of a mechanism that is refused; `None` if it is not.
 pub(crate) fn probe(mechanism: Mechanism, version: Version) -> Option<&'static str> {
@@ -28,19 +30,22 @@ pub(crate) fn probe(mechanism: Mechanism, version: Version) -> Option<&'static s
 }
 
 /// The reason for which no sink is made, if none is.
-pub(crate) fn refusal(way: Way, topology: Topology, version: Version) -> Option<Refusal> {
+pub(crate) fn refusal(way: Way, topology: Topology, version: Version) -> Option<&'static str> {
+    if topology == Topology::Ktls && version < KERNEL_TLS {
+        return Some("no-kernel-tls");
+    }
     let Way::By(mechanism @ (Mechanism::MsgZerocopy | Mechanism::IoUring)) = way else { return None };
     if topology == Topology::Unix {
-        Some(Refusal::NotAttached)
+        Some(Refusal::NotAttached.as_str())
     } else {
-        probe(mechanism, version).map(|_| Refusal::NotInKernel)
+        probe(mechanism, version).map(|_| Refusal::NotInKernel.as_str())
     }
 }
 
 pub(crate) fn delivery(topology: Topology, version: Version) -> Delivery {
     match topology {
         Topology::Loopback | Topology::Unix | Topology::Veth | Topology::PodToPod => Delivery::Copied,
-        Topology::VirtioTap | Topology::Vmxnet3 | Topology::PodBridged => Delivery::InPlace,
+        Topology::VirtioTap | Topology::Ktls | Topology::Vmxnet3 | Topology::PodBridged => Delivery::InPlace,
         Topology::PodRouted if version < ROUTED_IN_PLACE => Delivery::Copied,
         Topology::PodRouted => Delivery::InPlace,
         Topology::VirtioHub => Delivery::CopiedInSilence,
@@ -64,6 +69,10 @@ pub(crate) const fn shows_when_acknowledged(topology: Topology) -> bool {
 pub(crate) fn carrier(way: Way, topology: Topology, version: Version) -> Option<(Mechanism, Option<Refusal>)> {
     let delivery = delivery(topology, version);
     match (way, topology) {
+        // Setting SO_ZEROCOPY succeeds, and the send is refused; so is the one that would tell where the packets go.
+        (Way::By(Mechanism::MsgZerocopy | Mechanism::IoUring) | Way::OnThePeersWord | Way::Auto, Topology::Ktls) => {
+            Some((Mechanism::Copy, Some(Refusal::NotInKernel)))
+        }
         (Way::OnThePeersWord, Topology::Unix) => Some((Mechanism::Splice, None)),
         (Way::Auto, Topology::Unix) => Some((Mechanism::Copy, Some(Refusal::PeerNotTrusted))),
         (Way::OnThePeersWord | Way::Auto, _) if delivery == Delivery::CopiedInSilence => None,

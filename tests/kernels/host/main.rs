@@ -33,13 +33,13 @@ use zerosink_kernels::Plan;
 #[derive(Debug, Parser)]
 #[command(version, about = "The matrix of kernels and network paths, in emulated machines")]
 struct Arguments {
-    /// The oldest kernel, 6.1 and the newest, by the quick plan; writes no table
+    /// The quick plan; of the oldest kernel, 6.1 and the newest if none is named
     #[arg(long)]
     quick: bool,
-    /// Where the table goes; the book's, if all kernels run
-    #[arg(long, value_name = "FILE")]
-    table: Option<PathBuf>,
-    /// Kernels, by name; all of them if there is none
+    /// Only writes the table of the book, from what each kernel found when it last ran; as a whole run does in the end
+    #[arg(long)]
+    table: bool,
+    /// Kernels, by name; all of them if there is none. In the table, the others are as they were when they last ran
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(KERNELS.map(|kernel| kernel.name)))]
     kernels: Vec<String>,
 }
@@ -60,6 +60,12 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     let plan = if arguments.quick { Plan::Quick } else { Plan::Whole };
     let cache = program::target().join("kernels");
     fs::create_dir_all(&cache)?;
+    // Guests of two runs would write into the same files, and slow each other down. The lock goes with the process.
+    let lock = fs::File::create(cache.join("lock"))?;
+    lock.try_lock().map_err(|error| io::Error::other(format!("another run has {}: {error}", cache.display())))?;
+    if arguments.table {
+        return table(&cache);
+    }
     machine::missing()?;
     let start = Instant::now();
     let mut programs = vec![(program::guest()?, PathBuf::from("guest"))];
@@ -73,37 +79,60 @@ fn run(arguments: &Arguments) -> io::Result<bool> {
     let wanted = |kernel: &&Kernel| {
         if arguments.kernels.is_empty() { kernel.quick || plan == Plan::Whole } else { named(kernel) }
     };
-    let (mut columns, mut good) = (Vec::new(), true);
+    let mut good = true;
     for kernel in KERNELS.iter().filter(wanted) {
-        let column = boot(kernel, plan, &programs, &cache)?;
-        good &= column.is_some();
-        columns.extend(column);
-    }
-    let book = (columns.len() == KERNELS.len() && plan == Plan::Whole)
-        .then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../book/src/kernels/matrix.md"));
-    if let Some(file) = arguments.table.clone().or(book) {
-        fs::write(&file, Table(&columns).to_string())?;
+        good &= boot(kernel, plan, &programs, &cache)?;
     }
     println!("{}", if good { "every kernel is as expected" } else { "not every kernel is as expected" });
-    Ok(good)
+    Ok(if plan == Plan::Whole { table(&cache)? && good } else { good })
 }
 
-/// One kernel: fetched, booted, and judged. `None` if something is wrong with it, which is then printed.
-fn boot(kernel: &Kernel, plan: Plan, programs: &[(PathBuf, PathBuf)], cache: &Path) -> io::Result<Option<Column>> {
+/// Writes the table of the book. `false` if a kernel is missing in it, which is then said.
+fn table(cache: &Path) -> io::Result<bool> {
+    let mut columns = Vec::new();
+    for kernel in &KERNELS {
+        let package = fs::read_to_string(debian::place(kernel, cache).join("package"));
+        let results = machine::results(&place(kernel, cache));
+        let (Ok(package), Ok(results)) = (package, results) else {
+            println!("{}: not in the table: it has not run", kernel.name);
+            continue;
+        };
+        let findings = Findings(results);
+        match judge::judge(&findings, Plan::Quick).first() {
+            Some(complaint) => println!("{}: not in the table: {complaint}", kernel.name),
+            None => columns.push(Column { name: kernel.name, package, findings }),
+        }
+    }
+    if columns.len() < KERNELS.len() {
+        return Ok(false);
+    }
+    let book = program::workspace().join("book/src/kernels/matrix.md");
+    fs::create_dir_all(book.parent().unwrap_or(&book))?;
+    fs::write(&book, Table(&columns).to_string())?;
+    println!("{} is written", book.display());
+    Ok(true)
+}
+
+fn place(kernel: &Kernel, cache: &Path) -> PathBuf {
+    cache.join("guests").join(kernel.name)
+}
+
+/// One kernel: fetched, booted, and judged. `false` if something is wrong with it, which is then printed.
+fn boot(kernel: &Kernel, plan: Plan, programs: &[(PathBuf, PathBuf)], cache: &Path) -> io::Result<bool> {
     let limit = match plan {
-        Plan::Quick => Duration::from_secs(300),
+        Plan::Quick => Duration::from_secs(420),
         Plan::Whole => Duration::from_secs(1800),
     };
     let start = Instant::now();
     let unpacked = debian::fetch(kernel, cache)
         .map_err(|error| io::Error::new(error.kind(), format!("kernel {} cannot be fetched: {error}", kernel.name)))?;
-    let place = cache.join("guests").join(kernel.name);
+    let place = place(kernel, cache);
     fs::create_dir_all(&place)?;
     let initrd = place.join("initrd");
     initramfs::write(&unpacked, programs, &initrd, &place.join("modules"))?;
     let fetched = start.elapsed().as_secs();
     let said = machine::boot(&unpacked, &initrd, plan.name(), &place, limit)?;
-    let findings = Findings(said.records);
+    let findings = Findings(machine::results(&place)?);
     let mut wrong = judge::judge(&findings, plan);
     wrong.splice(0..0, said.broken);
     let (name, package, took) = (kernel.name, &unpacked.package, said.took.as_secs());
@@ -114,7 +143,6 @@ fn boot(kernel: &Kernel, plan: Plan, programs: &[(PathBuf, PathBuf)], cache: &Pa
     }
     if !wrong.is_empty() {
         println!("  what the guest printed is in {}", said.console.display());
-        return Ok(None);
     }
-    Ok(Some(Column { name, package: unpacked.package, findings }))
+    Ok(wrong.is_empty())
 }

@@ -10,10 +10,16 @@ use crate::tool::run;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// The root of the workspace.
+pub(crate) fn workspace() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().nth(2).unwrap_or(package)
+}
+
 /// Where Cargo builds, and where this harness keeps what it fetched.
 pub(crate) fn target() -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from)
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    std::path::absolute(&target).unwrap_or(target)
 }
 
 /// Cargo, for static binaries: a guest has no libraries of ours. A guest is slow, so they are optimised.
@@ -22,7 +28,7 @@ fn cargo(arguments: &[&str]) -> Command {
     command.args(arguments).args(["--locked", "--release", "--target", TARGET, "--message-format=json"]);
     command.env("CARGO_TARGET_DIR", target().join("kernels/build")).env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
     command.env("CARGO_PROFILE_RELEASE_DEBUG", "0").env("CARGO_PROFILE_RELEASE_STRIP", "true");
-    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
+    command.current_dir(workspace());
     command
 }
 

@@ -35,14 +35,16 @@ impl fmt::Display for Table<'_> {
             }
             self.row(f, "wrong bytes", |column| wrong_bytes(&column.findings, topology))?;
             self.row(f, "path: at first, then", |column| path(&column.findings, topology))?;
-            if topology != Topology::Unix {
-                self.row(f, "*control:* written again when accepted", |column| control(&column.findings, topology))?;
+            if topology.has_controls() {
+                self.row(f, "*control:* written again when accepted, by splice and by msg-zerocopy", |column| {
+                    control(&column.findings, topology)
+                })?;
                 self.row(f, "*control:* written again when acknowledged", |column| {
                     let found = column.findings.acknowledged(topology);
                     found.map(|(wrong, rounds)| format!("wrong in {wrong} of {rounds}")).unwrap_or_default()
                 })?;
             }
-            if !Plan::Whole.mounts(topology).is_empty() {
+            if self.0.iter().any(|column| !kit(&column.findings, topology).is_empty()) {
                 self.row(f, "conformance", |column| kit(&column.findings, topology))?;
             }
         }
@@ -92,7 +94,7 @@ fn sent(record: &Record) -> String {
     } else if let (Some(notified), Some(copied)) = (record.number("notified"), record.number("notified-copied"))
         && matches!(record.get("used"), "msg-zerocopy" | "io-uring")
     {
-        cell += match (copied * 16 <= notified, (notified - copied) * 16 <= notified) {
+        cell += match (copied * 4 <= notified, (notified - copied) * 16 <= notified) {
             (true, _) => ", in place",
             (_, true) => ", copied on delivery",
             _ => ", copied in silence",

@@ -120,7 +120,14 @@ pub(in crate::conformance) fn memory_comes_back_while_the_stream_goes_on(subject
                 first = Some(lender.starts().into_iter().filter(whole).collect());
                 continue;
             }
-            read += (accepted - read) / 4;
+            let more = (accepted - read) / 4;
+            ensure!(
+                more > 0,
+                Incremental,
+                "the peer has read {read} of {accepted} bytes, the socket takes no more, and {}",
+                lender.list()
+            );
+            read += more;
             tell.send(read).ok();
             let done = until(stage.patience(), || has_read.load(Relaxed) == read).await;
             ensure!(done, Content, "the peer could not read {read} of {accepted} accepted bytes");
