@@ -50,7 +50,7 @@ enum Ends {
     RingShrinks,
     /// The ring loses all, and whoever reserves is told.
     NoRing,
-    /// The driver stops: a send fails and says so, or was the last.
+    /// The driver stops: a send, or closing, fails and says so.
     NoDriver,
 }
 
@@ -245,7 +245,10 @@ impl Ends {
             }
             Self::RingShrinks => outcome.is_whole() && outcome.ring_lost > 0,
             Self::NoRing => outcome.no_ring && outcome.not_sent.is_none(),
-            Self::NoDriver => outcome.not_sent.as_ref().is_some_and(|failure| failure.text.contains("driver")),
+            Self::NoDriver => [&outcome.not_sent, &outcome.not_closed]
+                .into_iter()
+                .flatten()
+                .any(|failure| failure.text.contains("driver of this sink has failed")),
         }
     }
 }
