@@ -56,7 +56,8 @@ pub trait ZeroCopySink: Send {
     /// How far the stream has come.
     fn position(&self) -> Position;
 
-    /// Ready when every byte below the stream offset `upto` is released.
+    /// Ready when every byte below the stream offset `upto` is released. Whoever needs the space in a ring waits in
+    /// [`Ring::reserve`](crate::Ring::reserve): a driver on another thread hands the memory back a moment later.
     ///
     /// One task at a time waits: the last one to poll is woken.
     ///
