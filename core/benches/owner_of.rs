@@ -84,7 +84,7 @@ fn owner(c: &mut Criterion) {
     });
     c.bench_function("owner_of/clone_and_drop_floor", |b| b.iter(|| black_box(&lease).clone()));
 
-    for count in [1, 10_000] {
+    for count in [1, 64, 10_000] {
         let ring = Ring::builder().capacity((count + 64) * 1024).build().expect("a ring");
         let held = leases(&ring, count);
         bench(c, &format!("owner_of/leases/{count}"), &held);
@@ -94,7 +94,7 @@ fn owner(c: &mut Criterion) {
             || bench(c, &format!("owner_of/leases/{count}/beside_new_rings"), &held),
         );
     }
-    for count in [1, 10_000] {
+    for count in [1, 64, 10_000] {
         let ranges: Vec<Bytes> = (0..count).map(heap).collect();
         let _registered: Vec<Registration> = ranges.iter().cloned().map(register).collect();
         bench(c, &format!("owner_of/registered/{count}"), &ranges);
