@@ -15,11 +15,15 @@ use std::{
 
 use rustix::{
     net::{RecvFlags, recv, sockopt},
+    process::geteuid,
     thread::{CpuSet, sched_setaffinity},
 };
 
-/// What most hosts have. (Under bbr the same code runs at one of two speeds on loopback, by luck.)
-pub(crate) const CONGESTION: &str = "cubic";
+/// What most hosts have; without privileges, what every user may choose. (Under bbr the same code runs at one of two speeds on
+/// loopback, by luck.)
+pub(crate) fn congestion() -> &'static str {
+    if geteuid().is_root() { "cubic" } else { "reno" }
+}
 
 /// Where a reader runs: where the scheduler puts it would decide the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +137,7 @@ pub(crate) fn tcp(place: Place) -> io::Result<(Socket, Reader)> {
 
 /// Over a connection that somebody else has made.
 pub(crate) fn over_tcp(socket: TcpStream, stream: TcpStream, place: Place) -> io::Result<(Socket, Reader)> {
-    sockopt::set_tcp_congestion(&socket, CONGESTION)?;
+    sockopt::set_tcp_congestion(&socket, congestion())?;
     // As services do.
     socket.set_nodelay(true)?;
     Ok((Socket::Tcp(socket), Reader::start(stream, place, place == Place::Beside)))

@@ -1,7 +1,7 @@
 //! One row per cell.
 
 use crate::{
-    ends::{self, CONGESTION},
+    ends::{self, congestion},
     run::{Cell, Contender, Link},
     wire::network::Network,
 };
@@ -30,7 +30,7 @@ pub(crate) fn print() -> std::io::Result<()> {
     };
     println!(
         "congestion control {}, {rounds} rounds, sender and reader on a processor each, GB/s (median); auto / best is the median of the rounds",
-        CONGESTION
+        congestion()
     );
     print!("{:<6}{:<12}{:>8}", "link", "memory", "bytes");
     for contender in Contender::ALL {

@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, geteuid, setrlimit};
 
 use crate::{
     contender::Contender,
-    ends::{self, CONGESTION, Place},
+    ends::{self, Place, congestion},
     store::{Memory, Store},
 };
 
@@ -107,9 +107,11 @@ impl Section {
             return Ok(());
         }
         match self.link {
-            Link::Tcp => print!("loopback TCP, congestion control {CONGESTION}"),
+            Link::Tcp => print!("loopback TCP, congestion control {}", congestion()),
             Link::Unix => print!("AF_UNIX"),
-            Link::TcpWithoutMemlock => print!("loopback TCP, congestion control {CONGESTION}, RLIMIT_MEMLOCK 64 KiB"),
+            Link::TcpWithoutMemlock => {
+                print!("loopback TCP, congestion control {}, RLIMIT_MEMLOCK 64 KiB", congestion())
+            }
         }
         let how = match self.place {
             Place::Beside if !run.apart => "sender and reader take turns on one processor",

@@ -6,7 +6,7 @@ use zerosink::{Mechanism, Reuse};
 
 use crate::{
     client::Client,
-    ends::CONGESTION,
+    ends::congestion,
     rounds::{interleave, median},
     server::{Contender, LARGE, Link, content},
 };
@@ -33,7 +33,7 @@ fn contenders(link: Link) -> Vec<Contender> {
 
 pub(crate) fn print(link: Link, rounds: usize, measuring: bool) -> io::Result<()> {
     match link {
-        Link::Tcp => print!("\n1 MiB bodies, loopback TCP ({CONGESTION})"),
+        Link::Tcp => print!("\n1 MiB bodies, loopback TCP ({})", congestion()),
         Link::Unix => print!("\n1 MiB bodies, AF_UNIX"),
     }
     println!(", {CONNECTIONS} connections, {rounds} rounds");

@@ -20,7 +20,7 @@ use zerosink::{
     tower::ZeroCopyLayer,
 };
 
-use crate::ends::{self, CONGESTION};
+use crate::ends::{self, congestion};
 
 pub(crate) const SMALL: usize = 4 << 10;
 pub(crate) const LARGE: usize = 1 << 20;
@@ -115,7 +115,7 @@ impl Contender {
             Link::Tcp => {
                 let listener = TcpListener::bind("127.0.0.1:0").await?;
                 // What a listener has, its connections have.
-                rustix::net::sockopt::set_tcp_congestion(&listener, CONGESTION)?;
+                rustix::net::sockopt::set_tcp_congestion(&listener, congestion())?;
                 tell(Address::Tcp(listener.local_addr()?));
                 match self {
                     Self::Plain => axum::serve(listener, app).await,
