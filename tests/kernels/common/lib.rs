@@ -3,6 +3,7 @@
 //! The guest measures and the harness judges, so that a guest which does not get as far as a measurement cannot pass.
 
 pub mod plan;
+pub mod process;
 pub mod record;
 pub mod topology;
 pub mod way;

@@ -6,12 +6,12 @@ use std::{
     fs,
     io::{self, Write as _},
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use zerosink_kernels::{Plan, Record, Topology, plan::LEFT_OUT};
+use zerosink_kernels::{Plan, Record, Topology, plan::LEFT_OUT, process::wait};
 
 /// For one process; a path takes a few seconds, a mount of the kit up to a minute.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -59,7 +59,7 @@ fn apart(case: &[&str]) -> io::Result<u32> {
     let mut command = Command::new("unshare");
     command.args(["-n", "-m", "sh", "-c", APART, "guest"]).args(case);
     let start = Instant::now();
-    let ended = wait(command.spawn()?, LIMIT)?;
+    let ended = wait(&mut command.spawn()?, LIMIT)?;
     say(&finished(Record::new("case").with("name", case.join(" ")), ended, start));
     Ok(u32::from(!succeeded(ended)))
 }
@@ -74,7 +74,7 @@ fn tests(name: &str, release: &str) -> io::Result<u32> {
     let mut command = Command::new(Path::new("/tests").join(name));
     command.arg("--test-threads=2").arg("--exact").args(left_out.flat_map(|test| ["--skip", test.test]));
     command.stdout(fs::File::create(&printed)?).stderr(Stdio::inherit());
-    let ended = wait(command.spawn()?, TESTS_LIMIT)?;
+    let ended = wait(&mut command.spawn()?, TESTS_LIMIT)?;
     let printed = String::from_utf8_lossy(&fs::read(printed)?).into_owned();
     let result = printed.lines().rfind(|line| line.starts_with("test result")).unwrap_or_default();
     if !succeeded(ended) {
@@ -82,22 +82,6 @@ fn tests(name: &str, release: &str) -> io::Result<u32> {
     }
     say(&finished(Record::new("tests").with("name", name).with("result", result), ended, start));
     Ok(u32::from(!succeeded(ended)))
-}
-
-/// How it ended; `None` if it had to be ended.
-fn wait(mut child: Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if start.elapsed() > limit {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn succeeded(ended: Option<ExitStatus>) -> bool {

@@ -3,12 +3,11 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    thread,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use zerosink_kernels::{Record, topology::card_address};
+use zerosink_kernels::{Record, process::wait, topology::card_address};
 
 use crate::{debian::Unpacked, tool::run};
 
@@ -56,10 +55,7 @@ pub(crate) fn boot(kernel: &Unpacked, initrd: &Path, arguments: &str, log: &Path
 
     let start = Instant::now();
     let mut emulator = command.spawn().map_err(|error| io::Error::new(error.kind(), format!("unshare: {error}")))?;
-    let in_time = wait(&mut emulator, limit)?;
-    if !in_time {
-        emulator.kill()?;
-    }
+    let in_time = wait(&mut emulator, limit)?.is_some();
     let complained = emulator.wait_with_output()?;
     let took = start.elapsed();
     let broken = if !in_time {
@@ -80,18 +76,6 @@ pub(crate) fn results(log: &Path) -> io::Result<Vec<Record>> {
     let results = fs::read(log.join("results"))?;
     let read = |line: &str| line.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
     Ok(String::from_utf8_lossy(&results).lines().map(read).collect())
-}
-
-/// True if it ended within `limit`.
-fn wait(emulator: &mut Child, limit: Duration) -> io::Result<bool> {
-    let start = Instant::now();
-    while emulator.try_wait()?.is_none() {
-        if start.elapsed() > limit {
-            return Ok(false);
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(true)
 }
 
 fn cards() -> Vec<String> {
