@@ -300,11 +300,7 @@ fn a_reset_at_any_moment_leaves_nothing_in_custody() {
             let error = harness::within("the reset", sending).await;
             peer.join().unwrap();
             // Not after the deadline of thirty seconds, but at the latest with the next tick.
-            let custody = async {
-                while sink.stats().pinned_bytes > 0 || ring.stats().leased > 0 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
+            let custody = harness::until("release", || sink.stats().pinned_bytes == 0 && ring.stats().leased == 0);
             let ended = tokio::time::timeout(Duration::from_secs(3), custody).await;
             assert!(ended.is_ok(), "round {round}: {:?}", sink.stats());
             (sink.stats(), error)
