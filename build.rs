@@ -6,7 +6,8 @@
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(zerosink_linux)");
     println!("cargo::rustc-check-cfg=cfg(zerosink_uring)");
-    println!("cargo::rerun-if-changed=build.rs");
+    // Features and flags are watched anyhow; no file but this one matters.
+    println!("cargo::rerun-if-env-changed=CARGO_FEATURE_IO_URING");
     let linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
     let portable = std::env::var_os("CARGO_CFG_ZEROSINK_PORTABLE").is_some();
     if linux && !portable {
