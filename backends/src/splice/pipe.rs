@@ -162,17 +162,22 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let ones = vec![1; 4 << 20];
-        let mut sent = 0;
+        let (mut sent, mut said_full) = (0, false);
         let full = loop {
             match Pipe::take().unwrap().carry(&[IoSlice::new(&ones[sent..])], ours.as_fd(), How::PLAIN) {
-                Ok(carried) => sent += carried.bytes,
+                Ok(carried) => {
+                    sent += carried.bytes;
+                    said_full = carried.full;
+                }
                 Err(error) => break error,
             }
         };
         assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        assert!(said_full, "the send before, which was cut short, has met a full socket, too");
         // Another connection gets the same pipe.
         let (other, mut reader) = UnixStream::pair().unwrap();
-        Pipe::take().unwrap().carry(&[IoSlice::new(&[2; 10])], other.as_fd(), How::PLAIN).unwrap();
+        let carried = Pipe::take().unwrap().carry(&[IoSlice::new(&[2; 10])], other.as_fd(), How::PLAIN).unwrap();
+        assert_eq!((carried.bytes, carried.full), (10, false));
         drop(other);
         let mut received = Vec::new();
         reader.read_to_end(&mut received).unwrap();
