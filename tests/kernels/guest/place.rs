@@ -31,6 +31,7 @@ pub(crate) struct Place {
     address: Ipv4Addr,
     /// What is between them.
     _node: Option<Namespace>,
+    _cards: Vec<Card>,
 }
 
 /// The near end's device, where it has one.
@@ -44,6 +45,7 @@ impl Place {
     pub(crate) fn build(topology: Topology) -> io::Result<Self> {
         let near = Namespace::at("/proc/self/ns/net")?;
         let (mut far, mut address, mut node) = (Namespace::create()?, Network::FAR, None);
+        let mut cards = Vec::new();
         match topology {
             Topology::Loopback | Topology::Unix => {
                 far = near.clone();
@@ -55,15 +57,15 @@ impl Place {
                 far.bring_up("far0", Network::FAR)?;
             }
             Topology::VirtioTap | Topology::Ktls | Topology::Vmxnet3 | Topology::VirtioHub => {
-                take_card(topology, 1, &near, DEVICE)?;
-                take_card(topology, 2, &far, "far0")?;
+                cards.push(Card::take(topology, 1, &near, DEVICE)?);
+                cards.push(Card::take(topology, 2, &far, "far0")?);
                 near.bring_up(DEVICE, Network::NEAR)?;
                 far.bring_up("far0", Network::FAR)?;
             }
             Topology::PodRouted => {
                 let between = pod(&near, POD)?;
-                take_card(topology, 1, &between, "out0")?;
-                take_card(topology, 2, &far, "far0")?;
+                cards.push(Card::take(topology, 1, &between, "out0")?);
+                cards.push(Card::take(topology, 2, &far, "far0")?);
                 between.bring_up("pod0", GATEWAY)?;
                 between.bring_up("out0", NODE)?;
                 between.set("net/ipv4/ip_forward", "1")?;
@@ -74,8 +76,8 @@ impl Place {
             }
             Topology::PodBridged => {
                 let between = pod(&near, Network::NEAR)?;
-                take_card(topology, 1, &between, "out0")?;
-                take_card(topology, 2, &far, "far0")?;
+                cards.push(Card::take(topology, 1, &between, "out0")?);
+                cards.push(Card::take(topology, 2, &far, "far0")?);
                 bridge(&between, ["pod0", "out0"])?;
                 far.bring_up("far0", Network::FAR)?;
                 node = Some(between);
@@ -88,7 +90,7 @@ impl Place {
                 node = Some(between);
             }
         }
-        Ok(Self { topology, holds_packets: false, near, far, address, _node: node })
+        Ok(Self { topology, holds_packets: false, near, far, address, _node: node, _cards: cards })
     }
 
     /// A listener at the far end.
@@ -113,27 +115,47 @@ fn bridge(node: &Namespace, ports: [&str; 2]) -> io::Result<()> {
     node.ip("link set bridge0 up")
 }
 
-/// Moves a network card of the guest from its first namespace into this one. It goes back when this one ends.
-fn take_card(topology: Topology, card: u8, into: &Namespace, name: &str) -> io::Result<()> {
-    const LIMIT: Duration = Duration::from_secs(15);
-    let root = Namespace::at("/proc/1/ns/net")?;
-    let address = topology.cards().map(|pair| card_address(pair, card)).ok_or(io::ErrorKind::NotFound)?;
-    let start = Instant::now();
-    // The kernel ends the namespaces of the path before in its own time.
-    let device = loop {
-        let links = root.run(|| Command::new("ip").args(["-o", "link"]).output())?;
-        let links = String::from_utf8_lossy(&links.stdout).into_owned();
-        let line = links.lines().find(|line| line.contains(&address));
-        if let Some(device) = line.and_then(|line| line.split(": ").nth(1)) {
-            break device.to_owned();
+/// A network card of the guest that is in a namespace for the time being.
+#[derive(Debug)]
+struct Card {
+    namespace: Namespace,
+    name: &'static str,
+}
+
+impl Card {
+    /// Moves it from its first namespace into this one.
+    fn take(topology: Topology, card: u8, into: &Namespace, name: &'static str) -> io::Result<Self> {
+        const LIMIT: Duration = Duration::from_secs(15);
+        let root = Namespace::at("/proc/1/ns/net")?;
+        let address = topology.cards().map(|pair| card_address(pair, card)).ok_or(io::ErrorKind::NotFound)?;
+        let start = Instant::now();
+        // After a process that was killed it comes back when the kernel ends that one's namespaces.
+        let device = loop {
+            let links = root.run(|| Command::new("ip").args(["-o", "link"]).output())?;
+            let links = String::from_utf8_lossy(&links.stdout).into_owned();
+            let line = links.lines().find(|line| line.contains(&address));
+            if let Some(device) = line.and_then(|line| line.split(": ").nth(1)) {
+                break device.to_owned();
+            }
+            if start.elapsed() > LIMIT {
+                return Err(io::Error::new(io::ErrorKind::NotFound, format!("no network card {address} in:\n{links}")));
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        root.ip(&format!("link set {device} netns {}", into.path()))?;
+        into.ip(&format!("link set {device} name {name}"))?;
+        Ok(Self { namespace: into.clone(), name })
+    }
+}
+
+impl Drop for Card {
+    /// Back to where it was. The kernel would do it when it ends the namespace, but a socket that still tries to reach its peer keeps
+    /// that for minutes.
+    fn drop(&mut self) {
+        if let Err(error) = self.namespace.ip(&format!("link set {} down netns 1", self.name)) {
+            eprintln!("{} is not back: {error}", self.name);
         }
-        if start.elapsed() > LIMIT {
-            return Err(io::Error::new(io::ErrorKind::NotFound, format!("no network card {address} in:\n{links}")));
-        }
-        thread::sleep(Duration::from_millis(20));
-    };
-    root.ip(&format!("link set {device} netns {}", into.path()))?;
-    into.ip(&format!("link set {device} name {name}"))
+    }
 }
 
 impl Link for Place {
