@@ -66,6 +66,7 @@ struct Counters {
 }
 
 /// Only the sender writes these, and sends take turns: a plain load and store, which costs less than an atomic addition.
+#[inline(always)]
 fn add(counter: &AtomicU64, amount: u64) {
     counter.store(counter.load(Relaxed) + amount, Relaxed);
 }
@@ -116,6 +117,7 @@ impl Connection {
     /// The socket, for system calls of a backend. Never close it, never read its error queue.
     #[cfg(unix)]
     #[must_use]
+    #[inline]
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.reactor.as_fd()
     }
@@ -278,6 +280,7 @@ impl Connection {
         completion
     }
 
+    #[inline]
     fn count_zero_copy(&self, mechanism: Mechanism, bytes: usize) {
         add(&self.counters.sends_zero_copy, 1);
         add(&self.counters.sent[mechanism.index()], bytes as u64);
@@ -318,6 +321,7 @@ impl Connection {
 
     /// How many zero-copy sends the kernel did not do so far, and why not the last of them.
     #[must_use]
+    #[inline]
     pub fn setbacks(&self) -> (u64, Refusal) {
         let last = self.counters.last_setback.load(Relaxed);
         (self.counters.setbacks.load(Relaxed), Refusal::ALL[usize::from(last)])
@@ -347,12 +351,14 @@ impl Connection {
 
     /// True if `bytes` more may be pinned.
     #[must_use]
+    #[inline]
     pub fn pin_room(&self, bytes: usize) -> bool {
         self.ledger.pinned().saturating_add(bytes as u64) <= self.max_pinned
     }
 
     /// Notified sends so far, and how many of them the kernel copied on delivery.
     #[must_use]
+    #[inline]
     pub fn notified(&self) -> (u64, u64) {
         self.ledger.notified()
     }

@@ -209,6 +209,7 @@ impl Thresholds {
 
     /// Sends of fewer bytes are copied whatever their memory is.
     #[must_use]
+    #[inline]
     pub fn least(&self) -> usize {
         self.notified.min(self.referred)
     }

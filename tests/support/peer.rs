@@ -37,6 +37,15 @@ pub(crate) struct Peer {
     thread: JoinHandle<Verdict>,
 }
 
+/// Gives the sockets that `listener` accepts receive buffers of so many bytes, and small segments: a window of less than one segment,
+/// which loopback's 64 KiB soon make of it, opens five times a second, when the sender's persist timer expires.
+pub(crate) fn narrow(listener: &TcpListener, bytes: usize) {
+    let listener = socket2::SockRef::from(listener);
+    listener.set_recv_buffer_size(bytes).unwrap();
+    #[cfg(unix)]
+    listener.set_tcp_mss(4 << 10).unwrap();
+}
+
 impl Peer {
     /// A receiver that listens on loopback.
     pub(crate) fn start(pace: Pace) -> Self {
@@ -46,8 +55,7 @@ impl Peer {
     /// A receiver of the one connection that comes.
     pub(crate) fn listening(listener: TcpListener, pace: Pace) -> Self {
         if let Some(bytes) = pace.receive_buffer {
-            // Accepted sockets inherit it.
-            socket2::SockRef::from(&listener).set_recv_buffer_size(bytes).unwrap();
+            narrow(&listener, bytes);
         }
         let address = listener.local_addr().unwrap();
         Self { address: Some(address), ..Self::reading(pace, move || listener.accept().unwrap().0) }

@@ -225,7 +225,6 @@ impl Ladder {
             run += 1;
             bytes += segment.as_slice().len();
         }
-        run = run.max(self.small_run(queue.segments()));
         let choice =
             first.map_or(Err(Refusal::Borrowed), |reuse| self.choose(connection, front.as_slice(), bytes, reuse));
         let mechanism = choice.unwrap_or(Mechanism::Copy);
@@ -241,7 +240,10 @@ impl Ladder {
                 rung.learn(connection, before, result.is_ok());
                 Poll::Ready(result)
             }
-            (choice, _) => poll_copy(connection, cx, queue, run, choice.err().unwrap_or(Refusal::NotAttached)),
+            (choice, _) => {
+                let run = run.max(self.small_run(queue.segments()));
+                poll_copy(connection, cx, queue, run, choice.err().unwrap_or(Refusal::NotAttached))
+            }
         }
     }
 

@@ -146,6 +146,9 @@ pub fn tcp_pair(
     if let Some(bytes) = buffers {
         // Accepted sockets inherit it; after the handshake would be too late.
         SockRef::from(listener).set_recv_buffer_size(bytes)?;
+        // A window of less than one segment, which loopback's 64 KiB soon make of it, opens when the persist timer expires: 200 ms.
+        #[cfg(unix)]
+        SockRef::from(listener).set_tcp_mss(4 << 10)?;
         near.set_send_buffer_size(bytes)?;
     }
     connect(&near)?;

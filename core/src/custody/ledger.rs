@@ -27,6 +27,8 @@ pub struct Ledger {
     accepted: AtomicU64,
     /// Bytes of these that are in the socket.
     flushed: AtomicU64,
+    /// Bytes in custody, as the state under the lock has it, for whoever sends.
+    pinned: AtomicU64,
     quarantined: AtomicBool,
     notified: AtomicU64,
     notified_copied: AtomicU64,
@@ -64,7 +66,12 @@ impl Ledger {
     pub fn open(&self, until: Until, memory: impl IntoIterator<Item = Bytes>) -> PendingSend<'_> {
         let now = Instant::now();
         let start = self.accepted();
-        let number = self.lock().custody.open(until, start, memory, now);
+        let number = {
+            let mut state = self.lock();
+            let number = state.custody.open(until, start, memory, now);
+            self.note_pinned(&state);
+            number
+        };
         PendingSend { ledger: self, number, settled: false }
     }
 
@@ -127,16 +134,17 @@ impl Ledger {
     }
 
     fn release(&self, change: impl FnOnce(&mut Custody, &mut Released) -> u32) -> Completion {
-        let mut released = Released::new();
-        let mut state = self.lock();
-        let sends = change(&mut state.custody, &mut released);
-        let pinned = state.custody.pinned();
-        let waiter = self.take_waiter(&mut state, false);
-        drop(state);
+        let (sends, pinned, waiter) = {
+            let mut released = Released::new();
+            let mut state = self.lock();
+            let sends = change(&mut state.custody, &mut released);
+            self.note_pinned(&state);
+            // What is released is dropped here, after the lock: locals end in reverse order.
+            (sends, state.custody.pinned(), self.take_waiter(&mut state, false))
+        };
         if pinned == 0 {
             self.quarantined.store(false, Relaxed);
         }
-        drop(released);
         if let Some(waiter) = waiter {
             waiter.wake();
         }
@@ -144,6 +152,8 @@ impl Ledger {
     }
 
     fn take_waiter(&self, state: &mut State, force: bool) -> Option<Waker> {
+        // Mostly nobody waits.
+        state.waiter.as_ref()?;
         let released = self.released_in(state);
         state.waiter.take_if(|(upto, _)| force || *upto <= released).map(|(_, waker)| waker)
     }
@@ -184,6 +194,7 @@ impl Ledger {
         let mut memory = Released::new();
         let mut state = self.lock();
         let Some((bytes, first)) = state.custody.abandon(&mut memory) else { return 0 };
+        self.note_pinned(&state);
         let (before, first) = state.abandoned.unwrap_or((0, first));
         state.abandoned = Some((before + bytes, first));
         let waiter = self.take_waiter(&mut state, true);
@@ -227,8 +238,14 @@ impl Ledger {
     }
 
     /// Bytes in custody.
+    #[inline]
     pub fn pinned(&self) -> u64 {
-        self.lock().custody.pinned()
+        self.pinned.load(Relaxed)
+    }
+
+    #[inline]
+    fn note_pinned(&self, state: &State) {
+        self.pinned.store(state.custody.pinned(), Relaxed);
     }
 
     /// Bytes in custody that wait for the peer to have them.
@@ -334,14 +351,16 @@ impl PendingSend<'_> {
 
     fn settle_by(&mut self, bytes: usize, change: impl FnOnce(&mut Custody, &mut Released)) {
         self.settled = true;
-        let mut released = Released::new();
-        let mut state = self.ledger.lock();
-        // With the lock held, so that the watermark never falls behind what was accepted.
-        self.ledger.accept(bytes as u64);
-        change(&mut state.custody, &mut released);
-        let waiter = self.ledger.take_waiter(&mut state, false);
-        drop(state);
-        drop(released);
+        let waiter = {
+            let mut released = Released::new();
+            let mut state = self.ledger.lock();
+            // With the lock held, so that the watermark never falls behind what was accepted.
+            self.ledger.accept(bytes as u64);
+            change(&mut state.custody, &mut released);
+            self.ledger.note_pinned(&state);
+            // What is released is dropped here, after the lock: locals end in reverse order.
+            self.ledger.take_waiter(&mut state, false)
+        };
         if let Some(waiter) = waiter {
             waiter.wake();
         }

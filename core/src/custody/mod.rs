@@ -139,8 +139,12 @@ impl Custody {
     /// Returns the send's number.
     pub fn open(&mut self, until: Until, start: u64, memory: impl IntoIterator<Item = Bytes>, now: Instant) -> u64 {
         let number = self.next_number();
-        let memory: SmallVec<[Bytes; 2]> = memory.into_iter().collect();
-        let bytes: u64 = memory.iter().map(|m| m.len() as u64).sum();
+        // One by one, for there is nearly always one: `collect` is made for many.
+        let (mut pieces, mut bytes) = (SmallVec::new(), 0);
+        for piece in memory {
+            bytes += piece.len() as u64;
+            pieces.push(piece);
+        }
         self.pinned += bytes;
         match until {
             Until::Notified => self.ids.push_back(number),
@@ -150,7 +154,7 @@ impl Custody {
         self.entries.push_back(Entry {
             start,
             end: start + bytes,
-            memory,
+            memory: pieces,
             since: now,
             until,
             settled: false,
@@ -182,7 +186,7 @@ impl Custody {
             let unsent = entry.end.saturating_sub(end);
             entry.end = end;
             entry.settled = true;
-            if !entry.released {
+            if unsent > 0 && !entry.released {
                 self.pinned -= unsent;
                 if entry.until == Until::Reached {
                     self.reaching -= unsent;
@@ -208,7 +212,7 @@ impl Custody {
             if !entry.released {
                 entry.released = true;
                 self.pinned -= entry.end - entry.start;
-                out.extend(entry.memory.drain(..));
+                move_all(&mut entry.memory, out);
             }
         }
         self.pop_released();
@@ -222,10 +226,15 @@ impl Custody {
         let offset = i64::from(first.wrapping_sub(self.front_id) as i32);
         let begin = offset.clamp(0, in_flight as i64) as usize;
         let end = offset.saturating_add_unsigned(named).clamp(0, in_flight as i64) as usize;
-        let mut count = 0;
+        let (mut count, mut oldest) = (0, None);
         for id in begin..end.max(begin) {
-            count += u32::from(self.release(self.ids[id], now, out));
+            if let Some(since) = self.release(self.ids[id], out) {
+                count += 1;
+                // Later ids are of later sends.
+                oldest.get_or_insert(since);
+            }
         }
+        self.note_pin(oldest, now);
         self.strays += named - u64::from(count);
         self.pop_released();
         count
@@ -233,10 +242,11 @@ impl Custody {
 
     /// Whoever made the send `number` says that its memory is released. False, and counted as a stray, if it was already.
     pub fn complete(&mut self, number: u64, now: Instant, out: &mut Released) -> bool {
-        let released = self.release(number, now, out);
-        self.strays += u64::from(!released);
+        let since = self.release(number, out);
+        self.note_pin(since, now);
+        self.strays += u64::from(since.is_none());
         self.pop_released();
-        released
+        since.is_some()
     }
 
     /// The peer has everything below the stream offset `upto`: whole pieces of memory that lie below it are released,
@@ -276,7 +286,7 @@ impl Custody {
             entry.released = true;
             bytes += entry.end - entry.start;
             first.get_or_insert(entry.start);
-            out.extend(entry.memory.drain(..));
+            move_all(&mut entry.memory, out);
         }
         self.pinned -= bytes;
         self.reaching -= bytes;
@@ -284,17 +294,20 @@ impl Custody {
         first.map(|first| (bytes, first))
     }
 
-    fn release(&mut self, number: u64, now: Instant, out: &mut Released) -> bool {
+    /// Since when the send was in custody; `None` if it is not.
+    fn release(&mut self, number: u64, out: &mut Released) -> Option<Instant> {
         let index = number.checked_sub(self.front).and_then(|index| usize::try_from(index).ok());
-        let Some(entry) = index.and_then(|index| self.entries.get_mut(index)) else { return false };
-        if entry.released {
-            return false;
-        }
+        let entry = index.and_then(|index| self.entries.get_mut(index)).filter(|entry| !entry.released)?;
         entry.released = true;
-        self.longest = self.longest.max(now.saturating_duration_since(entry.since));
-        out.extend(entry.memory.drain(..));
+        move_all(&mut entry.memory, out);
         self.pinned -= entry.end - entry.start;
-        true
+        Some(entry.since)
+    }
+
+    fn note_pin(&mut self, since: Option<Instant>, now: Instant) {
+        if let Some(since) = since {
+            self.longest = self.longest.max(now.saturating_duration_since(since));
+        }
     }
 
     /// Pops what is released off the front; keeps the entry of a send call that has not returned yet.
@@ -316,6 +329,15 @@ impl Custody {
                 self.reaching -= entry.end - entry.start;
             }
         }
+    }
+}
+
+/// One piece, which is all that most sends have, without the detour that `drain` takes.
+#[inline]
+fn move_all(memory: &mut SmallVec<[Bytes; 2]>, out: &mut Released) {
+    match memory.len() {
+        1 => memory.pop().into_iter().for_each(|piece| out.push(piece)),
+        _ => out.extend(memory.drain(..)),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     support::{
         PATIENCE, lease,
         pattern::Verdict,
-        peer::{Pace, Peer},
+        peer::{Pace, Peer, narrow},
     },
     tls::{self, Decrypting},
 };
@@ -94,7 +94,7 @@ pub(crate) fn ends(place: &Place, pace: Pace) -> io::Result<(Socket, Peer)> {
     if place.topology == Topology::Ktls {
         let listener = place.listen()?;
         if let Some(bytes) = pace.receive_buffer {
-            socket2::SockRef::from(&listener).set_recv_buffer_size(bytes)?;
+            narrow(&listener, bytes);
         }
         let near = TcpStream::connect(listener.local_addr()?)?;
         let (far, _) = listener.accept()?;
