@@ -31,13 +31,13 @@ pub(crate) fn print(rounds: usize, measuring: bool) -> io::Result<()> {
         "", "body", "requests/s", "CPU us", "requests q1 med q3", "CPU q1 med q3"
     );
     let content = content();
-    let [plain, listener, layer, serve] = [Contender::Plain, Contender::Listener, Contender::AsItIs, Contender::Serve];
-    let json = Cell { name: "JSON", path: "/json", body: None, contenders: vec![plain, listener, layer, serve] };
+    let heap = [Contender::Plain, Contender::Layered, Contender::Listener, Contender::AsItIs, Contender::Serve];
+    let json = Cell { name: "JSON", path: "/json", body: None, contenders: heap.to_vec() };
     let small = Cell {
         name: "4 KiB",
         path: "/small",
         body: Some(&content[..SMALL]),
-        contenders: vec![plain, listener, layer, serve, Contender::Ring(None, Reuse::InPlace)],
+        contenders: [&heap[..], &[Contender::Ring(None, Reuse::InPlace)]].concat(),
     };
     for Cell { name, path, body, contenders } in [json, small] {
         let clients: io::Result<Vec<_>> = contenders

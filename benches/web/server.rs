@@ -12,6 +12,7 @@ use axum::{
 };
 use bytes::BufMut as _;
 use tokio::net::{TcpListener, UnixListener};
+use tower::{Layer as _, layer::util::Identity};
 use zerosink::{
     Mechanism, Reuse, Ring, SinkConfig,
     axum::ZeroCopyListenerExt as _,
@@ -37,13 +38,15 @@ pub(crate) enum Link {
 pub(crate) enum Contender {
     /// tokio's listener, and bodies of `Bytes`.
     Plain,
+    /// The same, and the app in a layer that does nothing: what axum itself takes for a layer.
+    Layered,
     /// The same app, with another listener.
     Listener,
     /// The same app, with a listener and a layer.
     AsItIs,
     /// Bodies out of a ring, by this mechanism, or by whichever the sink takes.
     Ring(Option<Mechanism>, Reuse),
-    /// `zerosink::serve` instead of axum's, otherwise as it is.
+    /// `zerosink::serve` instead of axum's, and the layer around the app.
     Serve,
 }
 
@@ -51,6 +54,7 @@ impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&match self {
             Self::Plain => "plain axum".into(),
+            Self::Layered => "plain axum, idle layer".into(),
             Self::Listener => "listener".into(),
             Self::AsItIs => "listener and layer".into(),
             Self::Ring(None, reuse) => format!("{reuse} ring, auto"),
@@ -83,8 +87,9 @@ impl Contender {
         let Self::Ring(_, reuse) = self else {
             let app = app_on_heap();
             return Ok(match self {
-                Self::Plain | Self::Listener => app,
-                _ => app.layer(ZeroCopyLayer::new()),
+                Self::Layered => app.layer(Identity::new()),
+                Self::AsItIs => app.layer(ZeroCopyLayer::new()),
+                _ => app,
             });
         };
         let builder = Ring::builder().capacity(16 << 20).reuse(reuse);
@@ -118,8 +123,8 @@ impl Contender {
                 rustix::net::sockopt::set_tcp_congestion(&listener, congestion())?;
                 tell(Address::Tcp(listener.local_addr()?));
                 match self {
-                    Self::Plain => axum::serve(listener, app).await,
-                    Self::Serve => zerosink::serve(listener, app).sink(self.config()).await,
+                    Self::Plain | Self::Layered => axum::serve(listener, app).await,
+                    Self::Serve => zerosink::serve(listener, ZeroCopyLayer::new().layer(app)).sink(self.config()).await,
                     _ => axum::serve(listener.zero_copy(self.config()), app).await,
                 }
             }
@@ -129,8 +134,8 @@ impl Contender {
                 let listener = UnixListener::bind(&path)?;
                 tell(Address::Unix(path));
                 match self {
-                    Self::Plain => axum::serve(listener, app).await,
-                    Self::Serve => zerosink::serve(listener, app).sink(self.config()).await,
+                    Self::Plain | Self::Layered => axum::serve(listener, app).await,
+                    Self::Serve => zerosink::serve(listener, ZeroCopyLayer::new().layer(app)).sink(self.config()).await,
                     _ => axum::serve(listener.zero_copy(self.config()), app).await,
                 }
             }

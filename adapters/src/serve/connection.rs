@@ -10,7 +10,7 @@ use tokio::io::AsyncRead;
 use tower::Service;
 use zerosink_core::ZeroCopySink;
 
-use super::{BoxError, Http, greeting::Greeting};
+use super::{BoxError, Http, greeting::Greeting, timer::ConnectionTimer};
 use crate::stream::ZeroCopyStream;
 
 /// The address of the client, in the extensions of each request.
@@ -41,6 +41,8 @@ pub(super) async fn run<IO, A, S, B>(
         service.call(request)
     });
     let stream = Greeting::new(stream, greeting_timeout);
+    let mut http = Http::clone(&http);
+    http.http1().timer(ConnectionTimer::default());
     let connection = http.serve_connection_with_upgrades(stream, service).into_owned();
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(error, "connection ended");

@@ -3,6 +3,7 @@
 mod connection;
 mod greeting;
 mod headroom;
+mod timer;
 
 use std::{
     error::Error,
@@ -49,7 +50,6 @@ where
     S: Service<Request<Incoming>, Response = Response<B>>,
 {
     let mut http = Http::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new());
     // HTTP/2 WebSockets are extended CONNECT.
     http.http2().timer(TokioTimer::new()).enable_connect_protocol();
     let serve = Serve {
