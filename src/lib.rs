@@ -35,7 +35,7 @@ pub mod mapped {
 pub mod hyper {
     pub use zerosink_adapters::{
         listener::{Accept, Duplex, ZeroCopyListener},
-        serve::{Http, Peer, Serve, serve},
+        serve::{Http, Serve, client_address, serve},
     };
 
     /// The byte stream over a sink; see [`zerosink_adapters::stream::ZeroCopyStream`].
@@ -62,6 +62,8 @@ pub mod body {
 /// A layer that gives handlers a ring and lets bodies on heap go without a copy, and a service that makes sinks.
 #[cfg(feature = "tower")]
 pub mod tower {
+    #[cfg(feature = "axum")]
+    pub use zerosink_adapters::layer::{AppFuture, ZeroCopyApp};
     pub use zerosink_adapters::layer::{ResponseFuture, ZeroCopy, ZeroCopyBody, ZeroCopyLayer};
 
     /// Makes sinks; see [`zerosink_adapters::tower`].

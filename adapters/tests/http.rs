@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    convert::Infallible,
     io::{Read as _, Write as _},
     net::SocketAddr,
     sync::Arc,
@@ -11,15 +12,16 @@ use std::{
 
 use axum::{
     Router,
-    http::{HeaderMap, Method},
+    http::{HeaderMap, Method, Request},
     response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::Bytes;
-use hyper::server::conn::http1;
+use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::service::TowerToHyperService;
 use support::{Accepted, Portion, Probe, Scripted, lease, pattern, ring, within};
 use tokio::{net::TcpListener, task::JoinHandle};
+use tower::Service;
 use zerosink_adapters::{
     body::{BodyError, BodyRing, Budget, RingBody},
     layer::ZeroCopyLayer,
@@ -42,19 +44,23 @@ impl Drop for Server {
     }
 }
 
-async fn serve(router: Router) -> Server {
+async fn serve<S>(app: S) -> Server
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, accepted) = (listener.local_addr().unwrap(), Arc::<Accepted>::default());
     let counts = Arc::clone(&accepted);
     let task = tokio::spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
-            let (router, counts) = (router.clone(), Arc::clone(&counts));
+            let (app, counts) = (app.clone(), Arc::clone(&counts));
             tokio::spawn(async move {
                 let sink = IntoSink::<By>::into_sink(socket, SinkConfig::new()).await.unwrap();
                 let stream = ZeroCopyStream::new(Probe::new(sink, counts));
                 // How it ends is for the client to see.
-                drop(http1::Builder::new().serve_connection(stream, TowerToHyperService::new(router)).await);
+                drop(http1::Builder::new().serve_connection(stream, TowerToHyperService::new(app)).await);
             });
         }
     });
@@ -105,9 +111,14 @@ fn existing() -> Router {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_layer_gives_bodies_on_heap_an_owner_and_without_it_there_is_none() {
-    for (layered, router) in [(true, existing().layer(ZeroCopyLayer::new())), (false, existing())] {
+    let layer = ZeroCopyLayer::new();
+    owners(true, || serve(existing().layer(layer.clone()))).await;
+    owners(true, || serve(layer.around(existing()))).await;
+    owners(false, || serve(existing())).await;
+
+    async fn owners<F: Future<Output = Server>>(layered: bool, serve: impl Fn() -> F) {
         for (path, length) in [("/small", 5), ("/vector", 1 << 20), ("/text", 250_000), ("/pieces", 8 * (64 << 10))] {
-            let server = serve(router.clone()).await;
+            let server = serve().await;
             let (head, body) = request(&server, Method::GET, path, "").await;
             assert!(head.starts_with("http/1.1 200"), "{head}");
             let large = layered && length > ZeroCopyLayer::THRESHOLD;
@@ -245,12 +256,13 @@ async fn a_handler_that_asks_for_a_ring_that_no_layer_gives_answers_500() {
     }
     let router = || Router::new().route("/wants", get(wants)).route("/may", get(may));
     let ring = ring(1 << 20);
-    for (given, status, body) in [
-        (router(), "http/1.1 500", "has none"),
-        (router().layer(ZeroCopyLayer::new()), "http/1.1 500", "has none"),
-        (router().layer(ZeroCopyLayer::new().ring(ring)), "http/1.1 200", "has"),
+    let with_ring = ZeroCopyLayer::new().ring(ring);
+    for (server, status, body) in [
+        (serve(router()).await, "http/1.1 500", "has none"),
+        (serve(router().layer(ZeroCopyLayer::new())).await, "http/1.1 500", "has none"),
+        (serve(router().layer(with_ring.clone())).await, "http/1.1 200", "has"),
+        (serve(with_ring.around(router())).await, "http/1.1 200", "has"),
     ] {
-        let server = serve(given).await;
         let (head, _) = request(&server, Method::GET, "/wants", "").await;
         assert!(head.starts_with(status), "{head}");
         assert_eq!(request(&server, Method::GET, "/may", "").await.1, body.as_bytes());

@@ -84,7 +84,9 @@ impl Section {
             sizes: &[(64 << 10, 128 << 20), (256 << 10, 128 << 20), (1 << 20, 128 << 20)],
             pairs: &[
                 pair(Contender::SPLICE, Contender::WRITE_ALL_WALKED, FASTER),
-                pair(Contender::SPLICE_IN_PLACE, Contender::WRITE_ALL_RING, FASTER),
+                pair(Contender::SPLICE_BLOCK, Contender::WRITE_ALL_BLOCK, FASTER),
+                pair(Contender::SPLICE_LEASE, Contender::WRITE_ALL_LEASE, FASTER),
+                pair(Contender::SPLICE_IN_PLACE, Contender::WRITE_ALL_RING, STATED),
                 pair(Contender::SPLICE_IN_PLACE, Contender::WRITE_ALL_WRITTEN, STATED),
                 pair(Contender::SPLICE_FRESH, Contender::WRITE_ALL_RING, STATED),
                 pair(Contender::SPLICE_FRESH, Contender::WRITE_ALL_WRITTEN, STATED),

@@ -22,6 +22,10 @@ pub(crate) enum Memory {
     Immutable,
     /// The same in a memfd.
     Memfd,
+    /// One block, mapped, written once: a file that is in demand.
+    ImmutableBlock,
+    /// One lease of a ring that is reused in place, sent again and again.
+    Lease,
     /// One block on the heap, written before each send.
     WrittenBlock,
     /// A ring that is reused in place, written before each send.
@@ -46,11 +50,15 @@ impl Store {
         let anonymous = || MapOptions::new().anonymous(RING);
         let block = || vec![BYTE; chunk];
         let kept = |pieces| Self::Kept { pieces, next: 0 };
+        let one = |reuse| walk(ring(reuse, MapOptions::new().anonymous(chunk)?)?, chunk);
+        let walked = |reuse, memory| walk(ring(reuse, memory)?, chunk);
         Ok(match memory {
             Memory::Block => kept(vec![Bytes::from(block())]),
             Memory::WrittenBlock => Self::Buffer(block()),
-            Memory::Immutable => kept(immutable(anonymous()?, chunk)?),
-            Memory::Memfd => kept(immutable(MapOptions::new().memfd(RING)?, chunk)?),
+            Memory::Immutable => kept(walked(Reuse::Immutable, anonymous()?)?),
+            Memory::Memfd => kept(walked(Reuse::Immutable, MapOptions::new().memfd(RING)?)?),
+            Memory::ImmutableBlock => kept(one(Reuse::Immutable)?),
+            Memory::Lease => kept(one(Reuse::InPlace)?),
             Memory::Ring => Self::Ring { ring: ring(Reuse::InPlace, anonymous()?)?, chunk },
             Memory::FreshPages => Self::Ring { ring: ring(Reuse::FreshPages, anonymous()?)?, chunk },
         })
@@ -102,10 +110,10 @@ fn ring(reuse: Reuse, memory: MappedMemory) -> io::Result<Ring> {
     Ring::builder().reuse(reuse).build_on(memory).map_err(io::Error::other)
 }
 
-fn immutable(memory: MappedMemory, chunk: usize) -> io::Result<Vec<Bytes>> {
-    let ring = ring(Reuse::Immutable, memory)?;
+/// All of it, in leases.
+fn walk(ring: Ring, chunk: usize) -> io::Result<Vec<Bytes>> {
     let piece = |_| ring.try_reserve(chunk).map(|grant| filled(grant, chunk)).map_err(io::Error::other);
-    (0..RING / chunk).map(piece).collect()
+    (0..ring.capacity() / chunk).map(piece).collect()
 }
 
 fn filled(mut grant: Grant, bytes: usize) -> Bytes {

@@ -12,11 +12,12 @@ use axum::{
 };
 use bytes::BufMut as _;
 use tokio::net::{TcpListener, UnixListener};
-use tower::{Layer as _, layer::util::Identity};
+use tower::layer::util::Identity;
 use zerosink::{
     Mechanism, Reuse, Ring, SinkConfig,
     axum::ZeroCopyListenerExt as _,
     body::{BodyRing, RingBody},
+    hyper::{Accept, Duplex},
     mapped::MappedMemory,
     tower::ZeroCopyLayer,
 };
@@ -44,6 +45,8 @@ pub(crate) enum Contender {
     Listener,
     /// The same app, with a listener and a layer.
     AsItIs,
+    /// The same, with the layer around the app.
+    Around,
     /// Bodies out of a ring, by this mechanism, or by whichever the sink takes.
     Ring(Option<Mechanism>, Reuse),
     /// `zerosink::serve` instead of axum's, and the layer around the app.
@@ -57,6 +60,7 @@ impl fmt::Display for Contender {
             Self::Layered => "plain axum, idle layer".into(),
             Self::Listener => "listener".into(),
             Self::AsItIs => "listener and layer".into(),
+            Self::Around => "listener, layer around it".into(),
             Self::Ring(None, reuse) => format!("{reuse} ring, auto"),
             Self::Ring(Some(mechanism), reuse) => format!("{reuse} ring, {mechanism}"),
             Self::Serve => "zerosink::serve and layer".into(),
@@ -83,13 +87,15 @@ impl Contender {
         }
     }
 
-    fn app(self) -> io::Result<Router> {
+    /// The app, and the layer for those who put it around.
+    fn app(self) -> io::Result<(Router, ZeroCopyLayer)> {
+        let layer = ZeroCopyLayer::new();
         let Self::Ring(_, reuse) = self else {
             let app = app_on_heap();
             return Ok(match self {
-                Self::Layered => app.layer(Identity::new()),
-                Self::AsItIs => app.layer(ZeroCopyLayer::new()),
-                _ => app,
+                Self::Layered => (app.layer(Identity::new()), layer),
+                Self::AsItIs => (app.layer(layer.clone()), layer),
+                _ => (app, layer),
             });
         };
         let builder = Ring::builder().capacity(16 << 20).reuse(reuse);
@@ -97,7 +103,8 @@ impl Contender {
             Reuse::InPlace => builder.build(),
             _ => builder.build_on(MappedMemory::memfd(16 << 20)?),
         };
-        app_in_ring(ring.map_err(io::Error::other)?)
+        let ring = ring.map_err(io::Error::other)?;
+        Ok((app_in_ring(&ring)?, layer.ring(ring)))
     }
 
     /// Serves in a thread of its own until the process ends.
@@ -115,30 +122,36 @@ impl Contender {
     }
 
     pub(crate) async fn serve(self, link: Link, tell: impl FnOnce(Address)) -> io::Result<()> {
-        let app = self.app()?;
         match link {
             Link::Tcp => {
                 let listener = TcpListener::bind("127.0.0.1:0").await?;
                 // What a listener has, its connections have.
                 rustix::net::sockopt::set_tcp_congestion(&listener, congestion())?;
                 tell(Address::Tcp(listener.local_addr()?));
-                match self {
-                    Self::Plain | Self::Layered => axum::serve(listener, app).await,
-                    Self::Serve => zerosink::serve(listener, ZeroCopyLayer::new().layer(app)).sink(self.config()).await,
-                    _ => axum::serve(listener.zero_copy(self.config()), app).await,
-                }
+                self.on(listener).await
             }
             Link::Unix => {
                 let name = format!("zerosink-bench-{}-{:?}", std::process::id(), thread::current().id());
                 let path = std::env::temp_dir().join(name);
                 let listener = UnixListener::bind(&path)?;
                 tell(Address::Unix(path));
-                match self {
-                    Self::Plain | Self::Layered => axum::serve(listener, app).await,
-                    Self::Serve => zerosink::serve(listener, ZeroCopyLayer::new().layer(app)).sink(self.config()).await,
-                    _ => axum::serve(listener.zero_copy(self.config()), app).await,
-                }
+                self.on(listener).await
             }
+        }
+    }
+
+    async fn on<L, By>(self, listener: L) -> io::Result<()>
+    where
+        L: axum::serve::Listener<Addr: fmt::Debug> + Accept<Socket: Duplex<By>, Address: fmt::Debug>,
+        By: 'static,
+    {
+        let (app, layer) = self.app()?;
+        let config = self.config();
+        match self {
+            Self::Plain | Self::Layered => axum::serve(listener, app).await,
+            Self::Listener | Self::AsItIs => axum::serve(listener.zero_copy(config), app).await,
+            Self::Around | Self::Ring(..) => axum::serve(listener.zero_copy(config), layer.around(app)).await,
+            Self::Serve => zerosink::serve(listener, layer.around(app)).sink(config).await,
         }
     }
 }
@@ -158,7 +171,7 @@ fn app_on_heap() -> Router {
         .with_state(large)
 }
 
-fn app_in_ring(ring: Ring) -> io::Result<Router> {
+fn app_in_ring(ring: &Ring) -> io::Result<Router> {
     let mut grant = ring.try_reserve(LARGE).map_err(io::Error::other)?;
     grant.put_slice(&content());
     let small = async |State(large): State<Bytes>, ring: BodyRing| {
@@ -166,10 +179,9 @@ fn app_in_ring(ring: Ring) -> io::Result<Router> {
         grant.put_slice(&large[..SMALL]);
         RingBody::new(grant.commit())
     };
-    let app = Router::new()
+    Ok(Router::new()
         .route("/json", get(async || json()))
         .route("/small", get(small))
         .route("/large", get(async |State(large): State<Bytes>| RingBody::new(large)))
-        .with_state(grant.commit());
-    Ok(app.layer(ZeroCopyLayer::new().ring(ring)))
+        .with_state(grant.commit()))
 }

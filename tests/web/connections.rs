@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use zerosink::{SinkConfig, axum::ZeroCopyListenerExt as _, hyper::Peer};
+use zerosink::{SinkConfig, axum::ZeroCopyListenerExt as _, hyper::client_address};
 
 use crate::{
     app::Order,
@@ -168,7 +168,7 @@ async fn handlers_learn_the_address_of_the_client() {
         peer.to_string()
     }
     async fn extension_says(request: Request) -> String {
-        request.extensions().get::<Peer<std::net::SocketAddr>>().unwrap().0.to_string()
+        client_address::<std::net::SocketAddr>(request.extensions()).unwrap().to_string()
     }
     let app = Router::new().route("/axum", get(axum_says)).route("/extension", get(extension_says));
     let ask = |address, paths: &'static [&'static str]| {

@@ -11,6 +11,8 @@
 //! The layer goes outside of whatever rewrites bodies, such as compression, and needs an IO that asks for owners, such as
 //! `ZeroCopyStream`; with any other, or behind TLS, it changes nothing that anybody can see.
 
+#[cfg(feature = "axum")]
+mod app;
 mod body;
 mod future;
 
@@ -20,6 +22,8 @@ use http::{Request, Response};
 use tower::{Layer, Service};
 use zerosink_core::Ring;
 
+#[cfg(feature = "axum")]
+pub use app::{AppFuture, ZeroCopyApp};
 pub use body::ZeroCopyBody;
 pub use future::ResponseFuture;
 
@@ -79,6 +83,12 @@ impl ZeroCopyLayer {
     }
 }
 
+impl ZeroCopyLayer {
+    fn body_ring(&self) -> Option<BodyRing> {
+        self.ring.clone().map(|ring| BodyRing::new(ring).with_budget(self.budget))
+    }
+}
+
 impl Default for ZeroCopyLayer {
     fn default() -> Self {
         Self::new()
@@ -89,8 +99,7 @@ impl<S> Layer<S> for ZeroCopyLayer {
     type Service = ZeroCopy<S>;
 
     fn layer(&self, inner: S) -> ZeroCopy<S> {
-        let ring = self.ring.clone().map(|ring| BodyRing::new(ring).with_budget(self.budget));
-        ZeroCopy { inner, ring, threshold: self.threshold }
+        ZeroCopy { inner, ring: self.body_ring(), threshold: self.threshold }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use http_body::Body;
 use hyper::{body::Incoming, service::Service as _};
 use hyper_util::{server::graceful::Watcher, service::TowerToHyperService};
@@ -13,9 +13,19 @@ use zerosink_core::ZeroCopySink;
 use super::{BoxError, Http, greeting::Greeting, timer::ConnectionTimer};
 use crate::stream::ZeroCopyStream;
 
-/// The address of the client, in the extensions of each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Peer<A>(pub A);
+/// What a request's extensions have for the address of the client. One entry, for each costs an allocation.
+#[cfg(feature = "axum")]
+use axum::extract::ConnectInfo as Client;
+#[cfg(not(feature = "axum"))]
+#[derive(Debug, Clone)]
+struct Client<A>(A);
+
+/// The address of the client, out of the extensions of a request that [`serve`](super::serve) has got: `SocketAddr` for TCP. `None` for
+/// other requests, and for another type than the listener's.
+#[must_use]
+pub fn client_address<A: Clone + Send + Sync + 'static>(extensions: &Extensions) -> Option<&A> {
+    extensions.get::<Client<A>>().map(|client| &client.0)
+}
 
 /// Serves one connection to its end, which a panic of the service also is.
 pub(super) async fn run<IO, A, S, B>(
@@ -35,15 +45,13 @@ pub(super) async fn run<IO, A, S, B>(
 {
     let service = TowerToHyperService::new(service);
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        #[cfg(feature = "axum")]
-        request.extensions_mut().insert(axum::extract::ConnectInfo(peer.clone()));
-        request.extensions_mut().insert(Peer(peer.clone()));
+        request.extensions_mut().insert(Client(peer.clone()));
         service.call(request)
     });
     let stream = Greeting::new(stream, greeting_timeout);
     let mut http = Http::clone(&http);
     http.http1().timer(ConnectionTimer::default());
-    let connection = http.serve_connection_with_upgrades(stream, service).into_owned();
+    let connection = http.serve_connection_with_upgrades(stream, service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(error, "connection ended");
     }

@@ -27,7 +27,7 @@ use tokio::task::{JoinError, JoinSet};
 use tower::Service;
 use zerosink_core::{Ring, SinkConfig};
 
-pub use self::connection::Peer;
+pub use self::connection::client_address;
 use self::headroom::Headroom;
 use crate::listener::{Accept, Duplex, ZeroCopyListener, open};
 
@@ -39,8 +39,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Serves HTTP/1 and HTTP/2 (prior knowledge) with `service` on the connections of `listener`: `serve(..).await`.
 ///
-/// `service` is tower's: an axum `Router`, or `tower::service_fn`. It finds the address of the peer in the extensions of the
-/// request, as [`Peer`], and with the feature `axum` as axum's `ConnectInfo`.
+/// `service` is tower's: an axum `Router`, or `tower::service_fn`. The address of the client is among the extensions of
+/// each request: [`client_address`] finds it, and with the feature `axum` it is axum's `ConnectInfo`.
 ///
 /// Unless it is told otherwise, a client has 30 s for the head of each request, as well as for the first one to begin, and one that
 /// does not read is cut off after 30 s without progress ([`stall_timeout`](Serve::stall_timeout)).
