@@ -308,6 +308,28 @@ impl WatchedSocket {
         }
     }
 
+    /// Why nothing can be sent any more.
+    #[cold]
+    fn describe_failure(&self) -> io::Error {
+        if self.revoked.load(SeqCst) {
+            let why = format!(
+                "the peer made no progress for {:?} while a write or memory in custody waited for it, so the connection was revoked",
+                self.timeout
+            );
+            return io::Error::new(io::ErrorKind::TimedOut, why);
+        }
+        match self.failed.load(SeqCst) {
+            0 => {}
+            errno => return io::Error::from_raw_os_error(errno),
+        }
+        let why = match self.watch.failure() {
+            Some(error) => format!("the driver of this sink has failed ({error}): make the connection anew"),
+            None => "the tokio runtime that this sink was made in has ended: make the sink in the runtime that sends"
+                .to_owned(),
+        };
+        io::Error::new(io::ErrorKind::NotConnected, why)
+    }
+
     /// Everything accepted is in the socket now: what had to wait for that.
     pub(crate) fn after_flush(&self) {
         if self.lingering.load(SeqCst) && self.ledger.flushed() == self.ledger.accepted() {
@@ -407,27 +429,8 @@ impl Reactor for WatchedSocket {
     }
 
     fn failure(&self) -> Option<io::Error> {
-        if self.revoked.load(SeqCst) {
-            let why = format!(
-                "the peer made no progress for {:?} while a write or memory in custody waited for it, so the connection was revoked",
-                self.timeout
-            );
-            return Some(io::Error::new(io::ErrorKind::TimedOut, why));
-        }
-        match self.failed.load(SeqCst) {
-            0 => {}
-            errno => return Some(io::Error::from_raw_os_error(errno)),
-        }
-        self.watch.is_orphaned().then(|| {
-            let why = match self.watch.failure() {
-                Some(error) => format!("the driver of this sink has failed ({error}): make the connection anew"),
-                None => {
-                    "the tokio runtime that this sink was made in has ended: make the sink in the runtime that sends"
-                        .to_owned()
-                }
-            };
-            io::Error::new(io::ErrorKind::NotConnected, why)
-        })
+        let failed = self.revoked.load(SeqCst) || self.failed.load(SeqCst) != 0 || self.watch.is_orphaned();
+        failed.then(|| self.describe_failure())
     }
 
     fn watch(&self) {
