@@ -120,6 +120,8 @@ fn bridge(node: &Namespace, ports: [&str; 2]) -> io::Result<()> {
 struct Card {
     namespace: Namespace,
     name: &'static str,
+    /// What it is called where it was.
+    own_name: String,
 }
 
 impl Card {
@@ -144,7 +146,7 @@ impl Card {
         };
         root.ip(&format!("link set {device} netns {}", into.path()))?;
         into.ip(&format!("link set {device} name {name}"))?;
-        Ok(Self { namespace: into.clone(), name })
+        Ok(Self { namespace: into.clone(), name, own_name: device })
     }
 }
 
@@ -152,8 +154,10 @@ impl Drop for Card {
     /// Back to where it was. The kernel would do it when it ends the namespace, but a socket that still tries to reach its peer keeps
     /// that for minutes.
     fn drop(&mut self) {
-        if let Err(error) = self.namespace.ip(&format!("link set {} down netns 1", self.name)) {
-            eprintln!("{} is not back: {error}", self.name);
+        let (name, own) = (self.name, &self.own_name);
+        let renamed = self.namespace.ip(&format!("link set {name} down name {own}"));
+        if let Err(error) = renamed.and_then(|()| self.namespace.ip(&format!("link set {own} netns 1"))) {
+            eprintln!("{name} is not back: {error}");
         }
     }
 }

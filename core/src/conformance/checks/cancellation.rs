@@ -63,27 +63,39 @@ fn agree(line: &mut Line, queue: &SendQueue<'_>, total: u64, polls: usize) -> St
     Ok(())
 }
 
-/// `send_queue` is dropped again and again: what was accepted is off the queue, the rest still on it.
+/// `send_queue` is dropped again and again: what was accepted is off the queue, the rest still on it. Then one more has to wait, and is
+/// woken.
 pub(in crate::conformance) fn a_send_dropped_after_any_poll_loses_nothing(subject: &dyn Subject) -> Step<String> {
     let mut cuts = 0;
     for polls in 0..=MOST_POLLS {
         let stage = Stage::new(subject)?;
         let pair = stage.pair(SMALL)?;
-        let peer = Peer::reading(pair.far, stage.patience())?;
         let (mut lender, pieces) = stage.supply(MUCH)?;
-        let total = (pieces * lender.piece()) as u64;
+        let (first, second) = (pieces / 2, pieces - pieces / 2);
+        let half = (first * lender.piece()) as u64;
+        let total = half + (second * lender.piece()) as u64;
+        let peer = Peer::start(pair.far, stage.patience(), move |reader, gate| {
+            gate.wait();
+            reader.read_up_to(half);
+            gate.wait();
+            reader.read_to_end()
+        })?;
         cuts += stage.run(async {
             let mut line = stage.line(pair.near).await?;
-            let mut queue = lender.queue(pieces)?;
-            let mut cuts = 0;
+            let mut queue = lender.queue(first)?;
+            let (mut cuts, mut begun) = (0, false);
             let cutting = async {
-                // Half of it is left for the end: who listens to the first waker only is found out when a send has to wait once more.
-                while queue.remaining() as u64 > total / 2 && cuts < MOST_CUTS {
-                    // Without a poll nothing would ever be sent: then only the first future goes unpolled.
+                let mut begin = || {
+                    if !std::mem::replace(&mut begun, true) {
+                        peer.go();
+                    }
+                };
+                // Without a poll nothing would ever be sent: then only the first future goes unpolled.
+                while !queue.is_empty() && cuts < MOST_CUTS {
                     let polls = if cuts > 0 { polls.max(1) } else { polls };
-                    let sent = cut_after(polls, || peer.go(), line.sink_mut().send_queue(&mut queue)).await;
+                    let sent = cut_after(polls, &mut begin, line.sink_mut().send_queue(&mut queue)).await;
                     sent.map_or(Ok(()), |sent| healthy(sent, "a send"))?;
-                    agree(&mut line, &queue, total, polls)?;
+                    agree(&mut line, &queue, half, polls)?;
                     cuts += 1;
                     // The peer makes room meanwhile.
                     limited(Duration::from_millis(1), std::future::pending::<()>()).await;
@@ -92,6 +104,12 @@ pub(in crate::conformance) fn a_send_dropped_after_any_poll_loses_nothing(subjec
             };
             within(stage.patience(), Rule::Wakes, "sending, cut by cut", cutting).await??;
             line.send_all(&mut queue).await?;
+            // The peer reads no more until this one has to wait: who listens to the first waker only shows now.
+            let mut queue = lender.queue(second)?;
+            let sending = cut_after(usize::MAX, || peer.go(), line.sink_mut().send_queue(&mut queue));
+            let sent = within(stage.patience(), Rule::Wakes, "sending the rest", sending).await?;
+            sent.map_or(Ok(()), |sent| healthy(sent, "a send"))?;
+            peer.go();
             line.close().await?;
             line.all_released(&lender).await?;
             line.balanced(total)?;
