@@ -148,7 +148,7 @@ pub fn tcp_pair(
         SockRef::from(listener).set_recv_buffer_size(bytes)?;
         // A window of less than one segment, which loopback's 64 KiB soon make of it, opens when the persist timer expires: 200 ms.
         #[cfg(unix)]
-        SockRef::from(listener).set_tcp_mss(4 << 10)?;
+        SockRef::from(listener).set_tcp_mss(1 << 10)?;
         near.set_send_buffer_size(bytes)?;
     }
     connect(&near)?;
