@@ -9,7 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
-use zerosink::{SinkConfig, axum::ZeroCopyListenerExt as _, hyper::client_address};
+use zerosink::{SinkConfig, axum::ZeroCopyListenerExt as _, hyper::client_address, tower::ZeroCopyLayer};
 
 use crate::{
     app::Order,
@@ -204,6 +204,22 @@ async fn handlers_learn_the_address_of_the_client() {
     let server = tokio::spawn(axum::serve(listener, service).into_future());
     within("the client", ask(address, &["/axum"])).await.unwrap();
     assert_eq!((told.recv().unwrap(), told.recv().unwrap()), ("before", "after"));
+    server.abort();
+
+    // With a layer around the app, of which axum makes a service for each connection, with the address and without.
+    let around = ZeroCopyLayer::new().around(app.clone());
+    let listener = CountingListener::bind().await;
+    let address = listener.address();
+    let service =
+        axum::ServiceExt::<Request>::into_make_service_with_connect_info::<std::net::SocketAddr>(around.clone());
+    let server = tokio::spawn(axum::serve(listener.zero_copy(SinkConfig::new()), service).into_future());
+    within("the client", ask(address, &["/axum"])).await.unwrap();
+    server.abort();
+    let listener = CountingListener::bind().await;
+    let address = listener.address();
+    let server = tokio::spawn(axum::serve(listener.zero_copy(SinkConfig::new()), around).into_future());
+    let unknown = tokio::task::spawn_blocking(move || Client::connect(address).get("/axum").status);
+    assert_eq!(within("the client", unknown).await.unwrap(), 500, "nobody said it");
     server.abort();
 
     // serve says it in both ways.
