@@ -43,7 +43,7 @@ pub(crate) fn narrow(listener: &TcpListener, bytes: usize) {
     let listener = socket2::SockRef::from(listener);
     listener.set_recv_buffer_size(bytes).unwrap();
     #[cfg(unix)]
-    listener.set_tcp_mss(1 << 10).unwrap();
+    listener.set_tcp_mss(4 << 10).unwrap();
 }
 
 impl Peer {
