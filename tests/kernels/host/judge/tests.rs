@@ -120,7 +120,7 @@ fn what_is_not_expected_is_wrong() {
 #[test]
 fn delivery_is_judged_by_ratio_and_the_race_by_path() {
     for (path, field, value) in [
-        ("virtio-tap", "notified-copied", "60"),
+        ("virtio-tap", "notified-copied", "110"),
         ("virtio-tap", "oracle", "same-host"),
         ("veth", "notified-copied", "150"),
         ("veth", "oracle", "off-host"),
