@@ -81,9 +81,8 @@ impl ZeroCopyLayer {
         self.threshold = bytes;
         self
     }
-}
 
-impl ZeroCopyLayer {
+    /// What requests are given.
     fn body_ring(&self) -> Option<BodyRing> {
         self.ring.clone().map(|ring| BodyRing::new(ring).with_budget(self.budget))
     }
