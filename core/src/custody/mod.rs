@@ -335,9 +335,12 @@ impl Custody {
 /// One piece, which is all that most sends have, without the detour that `drain` takes.
 #[inline]
 fn move_all(memory: &mut SmallVec<[Bytes; 2]>, out: &mut Released) {
-    match memory.len() {
-        1 => memory.pop().into_iter().for_each(|piece| out.push(piece)),
-        _ => out.extend(memory.drain(..)),
+    if memory.len() == 1
+        && let Some(piece) = memory.pop()
+    {
+        out.push(piece);
+    } else {
+        out.extend(memory.drain(..));
     }
 }
 
