@@ -62,14 +62,14 @@ impl Contender {
     pub(crate) const GIFT: Self = sink("gift", Mechanism::Gift, Memory::FreshPages);
     pub(crate) const GIFT_BY_HAND: Self = by_hand("gift loop", by_hand::How::Gift, Memory::FreshPages);
     pub(crate) const WRITE_ALL_WALKED: Self = write_all("write_all of the same", Memory::Immutable);
-    pub(crate) const WRITE_ALL_WRITTEN: Self = write_all("write_all, one buffer", Memory::WrittenBlock);
+    pub(crate) const WRITE_ALL_WRITTEN: Self = write_all("write_all of one buffer", Memory::WrittenBlock);
     pub(crate) const WRITE_ALL_BLOCK: Self = write_all("write_all of the same", Memory::ImmutableBlock);
     pub(crate) const WRITE_ALL_LEASE: Self = write_all("write_all of the same", Memory::Lease);
     pub(crate) const WRITE_ALL_RING: Self = write_all("write_all of the same", Memory::Ring);
-    pub(crate) const SPLICE_BLOCK: Self = sink("splice, one block", Mechanism::Splice, Memory::ImmutableBlock);
-    pub(crate) const SPLICE_LEASE: Self = sink("splice in place, one block", Mechanism::Splice, Memory::Lease);
-    pub(crate) const SPLICE_IN_PLACE: Self = sink("splice in place, written", Mechanism::Splice, Memory::Ring);
-    pub(crate) const SPLICE_FRESH: Self = sink("splice of fresh pages, written", Mechanism::Splice, Memory::FreshPages);
+    pub(crate) const SPLICE_BLOCK: Self = sink("splice of one block", Mechanism::Splice, Memory::ImmutableBlock);
+    pub(crate) const SPLICE_LEASE: Self = sink("splice of one block in place", Mechanism::Splice, Memory::Lease);
+    pub(crate) const SPLICE_IN_PLACE: Self = sink("splice of a ring in place", Mechanism::Splice, Memory::Ring);
+    pub(crate) const SPLICE_FRESH: Self = sink("splice of a ring of fresh pages", Mechanism::Splice, Memory::FreshPages);
 
     /// False if this build does not have it.
     pub(crate) fn is_built(self) -> bool {

@@ -86,8 +86,8 @@ impl Section {
                 pair(Contender::SPLICE, Contender::WRITE_ALL_WALKED, FASTER),
                 pair(Contender::SPLICE_BLOCK, Contender::WRITE_ALL_BLOCK, FASTER),
                 pair(Contender::SPLICE_LEASE, Contender::WRITE_ALL_LEASE, FASTER),
-                pair(Contender::SPLICE_IN_PLACE, Contender::WRITE_ALL_RING, STATED),
-                pair(Contender::SPLICE_IN_PLACE, Contender::WRITE_ALL_WRITTEN, STATED),
+                pair(Contender::SPLICE_IN_PLACE, Contender::WRITE_ALL_RING, FASTER),
+                pair(Contender::SPLICE_IN_PLACE, Contender::WRITE_ALL_WRITTEN, FASTER),
                 pair(Contender::SPLICE_FRESH, Contender::WRITE_ALL_RING, STATED),
                 pair(Contender::SPLICE_FRESH, Contender::WRITE_ALL_WRITTEN, STATED),
                 pair(Contender::SPLICE, Contender::SPLICE_BY_HAND, BY_HAND_UNIX),
@@ -121,7 +121,7 @@ impl Section {
         };
         println!(", {} rounds, {how}", run.rounds);
         println!(
-            "{:<48} {:>8} {:>6} {:>6} {:>6} {:>5}  GB/s",
+            "{:<56} {:>8} {:>6} {:>6} {:>6} {:>5}  GB/s",
             "throughput ratio", "bytes", "q1", "median", "q3", "aim"
         );
         for (cell, (chunk, total)) in self.sizes.iter().enumerate() {
@@ -168,7 +168,7 @@ impl Section {
             let [q1, median, q3] = quartiles(our.iter().zip(their).map(|(our, their)| their / our).collect());
             let rate = |seconds: &[f64]| total as f64 / quartiles(seconds.to_vec())[1] / 1e9;
             println!(
-                "{:<48} {chunk:>8} {q1:>6.3} {median:>6.3} {q3:>6.3} {:>5}  {:.2} / {:.2}{}",
+                "{:<56} {chunk:>8} {q1:>6.3} {median:>6.3} {q3:>6.3} {:>5}  {:.2} / {:.2}{}",
                 format!("{} / {}", ours.name, theirs.name),
                 aims[cell].map_or("-".into(), |aim| format!("{aim:.2}")),
                 rate(our),

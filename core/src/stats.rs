@@ -46,7 +46,7 @@ pub struct SinkStats {
     pub abandoned_bytes: u64,
     /// Times the driver asked the kernel how far the peer is (`SIOCOUTQ`).
     pub looks: u64,
-    /// Of these, how often because an event said so, and not a timer.
+    /// Of these, how often because an event said so, and not a timer, or a sender at its limit of pinned bytes.
     pub looks_by_event: u64,
     /// Why each mechanism was last refused, indexed by [`Mechanism::index`]. `None`: it is in use or was not asked.
     pub refused: [Option<Refusal>; Mechanism::ALL.len()],

@@ -77,3 +77,22 @@ fn the_same_reader_gets_the_right_bytes_without_a_word() {
         }
     }
 }
+
+/// A sender that never waits leaves the driver no turn, and the driver alone would hear that the reader goes on.
+#[test]
+fn what_the_reader_has_makes_room_for_a_sender_that_never_waits() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let ring = mapped_ring(Kind::Anonymous, 2 * BYTES, Reuse::InPlace);
+    let config = by(Mechanism::Splice).peer_copies().max_pinned_bytes(BYTES as u64);
+    let stats = harness::runtime().block_on(async {
+        let pieces = [lease(&ring, 0, BYTES).await, lease(&ring, BYTES as u64, BYTES).await];
+        let mut sink = ours.into_sink(config).await.unwrap();
+        for piece in pieces {
+            sink.send(piece).await.unwrap();
+            // In this thread, so that nobody else has a turn.
+            theirs.read_exact(&mut [0; BYTES]).unwrap();
+        }
+        sink.stats()
+    });
+    assert_eq!(sent_by(&stats, Mechanism::Splice), 2 * BYTES as u64, "{stats:?}");
+}

@@ -408,9 +408,9 @@ impl Reactor for WatchedSocket {
     }
 
     fn reap(&self) {
-        // AF_UNIX ignores MSG_ERRQUEUE: the call would read, and lose, what the peer sent.
+        // AF_UNIX ignores MSG_ERRQUEUE: the call would read, and lose, what the peer sent. How far the peer is can be asked.
         if self.family != Family::Tcp {
-            return;
+            return self.look(false);
         }
         let mut acknowledged = false;
         let drained = sys::errqueue::drain(self.handle.as_fd(), |message| match message {

@@ -70,7 +70,7 @@ impl Backend for Splice {
                 tracing::debug!(%error, "no time-stamps of acknowledgements: release waits for the timer");
             }
         }
-        Ok(connection.sink(Pages::new(Mechanism::Splice, connection)))
+        Ok(connection.sink(Pages::new(Mechanism::Splice)))
     }
 }
 
@@ -90,7 +90,7 @@ impl Backend for Gift {
         _config: &SinkConfig,
     ) -> Result<Box<dyn ZeroCopySink + Unpin>, AttachError> {
         probe::permits(Mechanism::Gift)?;
-        Ok(connection.sink(Pages::new(Mechanism::Gift, connection)))
+        Ok(connection.sink(Pages::new(Mechanism::Gift)))
     }
 }
 
@@ -98,8 +98,8 @@ impl Backend for Gift {
 #[derive(Debug)]
 struct Pages {
     mechanism: Mechanism,
-    /// Bytes of one `splice`.
-    piece: usize,
+    /// Bytes of one `splice`; `None` before the first.
+    piece: Option<usize>,
 }
 
 /// What one call can send: segments of one kind of memory, which one proof will release.
@@ -110,10 +110,8 @@ struct Run {
 }
 
 impl Pages {
-    fn new(mechanism: Mechanism, connection: &Connection) -> Self {
-        // TCP makes packets of it anyway.
-        let piece = if connection.family() == Family::Unix { window::piece(connection.as_fd()) } else { usize::MAX };
-        Self { mechanism, piece }
+    const fn new(mechanism: Mechanism) -> Self {
+        Self { mechanism, piece: None }
     }
 
     /// The segments at the front that one call can send, or why they are copied and how many of them there are.
@@ -154,7 +152,13 @@ impl Pages {
     }
 
     /// One send of the run at the front.
-    fn send(&self, connection: &Connection, run: &Run, segments: &[Segment<'_>]) -> io::Result<usize> {
+    fn send(&mut self, connection: &Connection, run: &Run, segments: &[Segment<'_>]) -> io::Result<usize> {
+        // Not before a socket is spliced to: what is copied into a larger send buffer is the kernel's memory.
+        let piece = *self.piece.get_or_insert_with(|| match connection.family() {
+            Family::Unix => window::open(connection.as_fd()),
+            // TCP makes packets of it anyway.
+            _ => usize::MAX,
+        });
         let (ours, rest) = segments.split_at(run.segments);
         let memory = ours.iter().filter_map(|segment| match segment {
             Segment::Owned(bytes) => Some(Bytes::clone(bytes)),
@@ -177,7 +181,7 @@ impl Pages {
             let pipe = Pipe::take()?;
             let slices: SmallVec<[IoSlice<'_>; 8]> = ours.iter().map(|s| IoSlice::new(s.as_slice())).collect();
             let _quiet = NoSigpipe::new();
-            let carried = pipe.carry(&slices, socket, How { gift, more: !rest.is_empty(), piece: self.piece })?;
+            let carried = pipe.carry(&slices, socket, How { gift, more: !rest.is_empty(), piece })?;
             if carried.full {
                 connection.found_full();
             }

@@ -1,30 +1,39 @@
-//! How much of an `AF_UNIX` socket's queue one call fills.
+//! How much an `AF_UNIX` socket's queue may hold, and how much of it one call fills.
 //!
 //! A full `AF_UNIX` socket becomes writable when three quarters of its send buffer are free (`unix_writable` in
-//! `net/unix/af_unix.c`), and each call makes a buffer that is freed only when its last byte was read. With the default
-//! send buffer and 64 KiB a call, four calls fill it, and then writer and reader take turns instead of working side by side. Twice the
-//! send buffer, and a sixteenth of it a call, keep both busy.
+//! `net/unix/af_unix.c`). A reader that copies 10 GB/s empties what is left of the default send buffer in 5 µs, which is less than it
+//! takes to wake the writer: both would sleep by turns. Bytes that are copied take turns anyway, in a cache; a queue of references
+//! costs the kernel nothing but these, for the pages are the sender's own. Each call makes a buffer that is freed only when its last byte
+//! was read, so that it is a small part of the whole.
 
-use std::{fs, os::fd::BorrowedFd, sync::OnceLock};
+use std::{
+    os::{fd::BorrowedFd, unix::net::UnixStream},
+    sync::OnceLock,
+};
 
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 
+/// Bytes that a send buffer is asked to hold. The kernel makes it twice that, for what it needs itself (socket(7)), and no more than
+/// twice `net.core.wmem_max`, which is 208 KiB before Linux 6.18 and 4 MiB since.
+const WANTED: usize = 1 << 20;
 const SMALLEST: usize = 16 << 10;
 const LARGEST: usize = 64 << 10;
 
-/// Bytes of one call on this socket. A send buffer of the system's default size is doubled, one that somebody chose stays.
-pub(super) fn piece(socket: BorrowedFd<'_>) -> usize {
+/// Bytes of one call on this socket. A send buffer of the system's default size is enlarged, one that somebody chose stays.
+#[cold]
+pub(super) fn open(socket: BorrowedFd<'_>) -> usize {
     let Ok(mut buffer) = socket_send_buffer_size(socket) else { return SMALLEST };
     if default_send_buffer() == Some(buffer)
-        // The kernel takes twice what it is told (socket(7)), up to twice `net.core.wmem_max`.
-        && set_socket_send_buffer_size(socket, buffer).is_ok()
+        && buffer < WANTED
+        && set_socket_send_buffer_size(socket, WANTED).is_ok()
     {
         buffer = socket_send_buffer_size(socket).unwrap_or(buffer);
     }
     (buffer / 16 / 4096 * 4096).clamp(SMALLEST, LARGEST)
 }
 
+/// What a new socket has. (`net.core.wmem_default` says so too, but not in every namespace.)
 fn default_send_buffer() -> Option<usize> {
     static DEFAULT: OnceLock<Option<usize>> = OnceLock::new();
-    *DEFAULT.get_or_init(|| fs::read_to_string("/proc/sys/net/core/wmem_default").ok()?.trim().parse().ok())
+    *DEFAULT.get_or_init(|| socket_send_buffer_size(UnixStream::pair().ok()?.0).ok())
 }

@@ -26,7 +26,9 @@ use crate::{
 };
 
 /// Bytes of one `splice` into an `AF_UNIX` socket: see `backends/src/splice/window.rs`.
-const UNIX_PIECE: usize = 16 << 10;
+const UNIX_PIECE: usize = 64 << 10;
+/// What its send buffer is asked to hold.
+const UNIX_SEND_BUFFER: usize = 1 << 20;
 
 struct Pipe {
     read: OwnedFd,
@@ -77,16 +79,16 @@ fn look_at_sigpipe() {
     assert!(asked == 0 && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_IGN, "SIGPIPE kills");
 }
 
-fn prepare(socket: &Socket) -> io::Result<Pipe> {
+fn enlarge(socket: &Socket) -> io::Result<()> {
     if let Socket::Unix(unix) = socket {
-        let bytes = rustix::net::sockopt::socket_send_buffer_size(unix)?;
-        rustix::net::sockopt::set_socket_send_buffer_size(unix, bytes)?;
+        rustix::net::sockopt::set_socket_send_buffer_size(unix, UNIX_SEND_BUFFER)?;
     }
-    Pipe::new(socket)
+    Ok(())
 }
 
 pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
-    let pipe = prepare(socket)?;
+    enlarge(socket)?;
+    let pipe = Pipe::new(socket)?;
     let start = Instant::now();
     let mut sent = 0;
     while sent < total {
@@ -99,6 +101,7 @@ pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<
 }
 
 pub(super) fn run_sendfile(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
+    enlarge(socket)?;
     let room = Room::new(socket.as_fd())?;
     let start = Instant::now();
     let mut sent = 0;
@@ -128,7 +131,8 @@ pub(super) fn run_sendfile(socket: &Socket, store: &mut Store, total: u64) -> io
 /// Writes before each send, too.
 pub(super) fn run_gift(socket: &Socket, chunk: usize, total: u64) -> io::Result<Times> {
     let memory = Mapping::new()?;
-    let pipe = prepare(socket)?;
+    enlarge(socket)?;
+    let pipe = Pipe::new(socket)?;
     let start = Instant::now();
     let mut sent = 0;
     while sent < total {
