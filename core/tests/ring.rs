@@ -143,7 +143,7 @@ fn memory_outlives_the_ring_while_a_lease_lives() {
     assert!(lease.iter().all(|b| *b == b'x'));
     assert_eq!(owner_of(&lease[1..]).unwrap(), lease[1..]);
     drop(lease);
-    assert_eq!(log.recycled.lock().unwrap().len(), 1);
+    assert!(log.recycled.lock().unwrap().is_empty(), "nobody will write them");
     assert_eq!(Arc::strong_count(&log), 1);
 }
 
@@ -255,45 +255,6 @@ fn cancelling_the_large_waiter_in_front_serves_those_behind() {
     assert!(poll(&mut large).is_pending() && poll(&mut small).is_pending());
     drop(large);
     assert!(matches!(poll(&mut small), Poll::Ready(Ok(_))));
-}
-
-#[test]
-fn fresh_pages_are_replaced_before_reuse_and_not_written_before() {
-    let (pages, log) = Pages::new(4);
-    let ring = Ring::builder().scrub(true).poison(0xAA).build_on(pages).unwrap();
-    assert_eq!((ring.reuse(), ring.facts().unit), (Reuse::FreshPages, Pages::UNIT));
-    let one = lease(&ring, 1, 0x11);
-    let two = lease(&ring, 4097, 0x22);
-    assert_eq!(ring.stats().leased, 3 * Pages::UNIT, "no two leases share a unit");
-    drop(ring.try_reserve(1).unwrap());
-    assert!(log.recycled.lock().unwrap().is_empty(), "what was never sent needs no replacement");
-    drop(two);
-    drop(one);
-    assert_eq!(*log.recycled.lock().unwrap(), [4096..12288, 0..4096]);
-    assert_eq!(*log.seen.lock().unwrap(), [0x22, 0x11], "old pages are left as they were sent");
-}
-
-#[test]
-fn pages_that_cannot_be_replaced_are_quarantined() {
-    let (pages, log) = Pages::new(4);
-    let ring = Ring::builder().build_on(pages).unwrap();
-    let before = lease(&ring, 4096, 0);
-    let bad = lease(&ring, 4096, 0);
-    let bad_start = bad.as_ptr();
-    let mut hopeless = ring.reserve(4 * 4096);
-    assert!(poll(&mut hopeless).is_pending());
-    log.fail.store(true, Ordering::SeqCst);
-    drop(bad);
-    assert!(matches!(poll(&mut hopeless), Poll::Ready(Err(RingError::TooLong { longest: 8192, .. }))));
-    log.fail.store(false, Ordering::SeqCst);
-    drop(before);
-    let stats = ring.stats();
-    assert_eq!((stats.quarantined, stats.free), (4096, 3 * 4096));
-    assert!(matches!(ring.try_reserve(8193), Err(RingError::TooLong { longest: 8192, .. })));
-    for _ in 0..20 {
-        let lease = lease(&ring, 4096, 0);
-        assert_ne!(lease.as_ptr(), bad_start);
-    }
 }
 
 #[test]

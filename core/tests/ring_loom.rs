@@ -120,18 +120,34 @@ impl Model {
         unsafe { slot.read() }.copied()
     }
 
-    /// What dropping a lease does. The desk's own count keeps the model alive until the note is left.
+    /// What dropping a lease does.
     fn give_back(model: *const Self, segment: Segment) {
+        Self::give_back_as(model, segment, Fate::Free);
+    }
+
+    /// The desk's own count keeps the model alive until the note is left.
+    fn give_back_as(model: *const Self, segment: Segment, fate: Fate) {
         // SAFETY: the segment is in use, so the desk has its count of the model.
         let this = unsafe { &*model };
         this.write(segment);
         let slot = this.slot(segment);
-        if !this.desk.returns().leave(Note::new(segment.number, Fate::Free), slot.link(Fate::Free)) {
+        if !this.desk.returns().leave(Note::new(segment.number, fate), slot.link(fate)) {
             // SAFETY: as above; the pointer came from an Arc.
             unsafe { Arc::increment_strong_count(model) };
             // SAFETY: the count from the line above.
             let model = unsafe { Arc::from_raw(model) };
-            drop(model.desk.carry_out(segment.number, Fate::Free));
+            drop(model.desk.carry_out(segment.number, fate));
+            if fate == Fate::Stale {
+                model.desk.renew_for_waiters(1, model.replacing());
+            }
+        }
+    }
+
+    /// Replaces pages: whoever does that is alone with them.
+    fn replacing(&self) -> impl Fn(u32, u32) -> Fate {
+        |start, len| {
+            self.write(Segment { number: 0, start, len });
+            Fate::Free
         }
     }
 }
@@ -328,5 +344,51 @@ fn the_ring_ends_with_its_last_handle_or_segment_and_not_before() {
         for thread in threads {
             thread.join().unwrap();
         }
+    });
+}
+
+#[test]
+fn what_is_stale_is_renewed_for_whoever_waits() {
+    Model::check(|| {
+        let model = Model::new(1);
+        let lease = model.lease(1, 1);
+        let returned = {
+            let model = model.clone();
+            thread::spawn(move || Model::give_back_as(Arc::as_ptr(&model), lease, Fate::Stale))
+        };
+        let outcome = model.desk.take_or_join(1, Waker::noop()).expect("possible").map(|_| ());
+        let ticket = outcome.expect_err("nothing is free before somebody renews it");
+        model.desk.renew_for_waiters(1, model.replacing());
+        returned.join().unwrap();
+        let taken = model.desk.collect(ticket, Waker::noop()).expect("served").expect("a segment");
+        let segment = model.had(taken, 1);
+        Model::give_back(Arc::as_ptr(&model), segment);
+        close(model);
+    });
+}
+
+#[test]
+fn what_two_renew_is_handed_out_once_and_none_of_it_is_lost() {
+    Model::check(|| {
+        let model = Model::new(2);
+        for segment in [model.lease(1, 1), model.lease(1, 2)] {
+            Model::give_back_as(Arc::as_ptr(&model), segment, Fate::Stale);
+        }
+        let renewing = |model: &Arc<Model>| {
+            let renewed = model.desk.renew(1, model.replacing());
+            (renewed > 0).then(|| model.take(1)).flatten()
+        };
+        let other = {
+            let model = model.clone();
+            thread::spawn(move || renewing(&model).map(|segment| Model::give_back(Arc::as_ptr(&model), segment)))
+        };
+        if let Some(segment) = renewing(&model) {
+            Model::give_back(Arc::as_ptr(&model), segment);
+        }
+        other.join().unwrap();
+        assert_eq!(model.desk.free(), 2);
+        let whole = model.take(2).expect("in one piece");
+        Model::give_back(Arc::as_ptr(&model), whole);
+        close(model);
     });
 }

@@ -119,7 +119,7 @@ impl<T, C> Desk<T, C> {
     pub(super) fn refusal(&self, granules: u32) -> Refused {
         let mut state = self.lock();
         state.stamp(self);
-        state.possible(self, granules).err().unwrap_or_else(|| Refused::Full(state.space.total(Kind::Hole)))
+        state.possible(self, granules).err().unwrap_or_else(|| Refused::Full(state.free()))
     }
 
     /// A segment, or a ticket in the queue, or [`Refused::Never`].
@@ -196,9 +196,31 @@ impl<T, C> Desk<T, C> {
         state.last()
     }
 
-    /// Granules that are free, though perhaps not in one piece.
+    /// Has `replace` give fresh pages to up to `most` granules in one piece, without the lock, and makes of them what it says.
+    /// Answers how many there were, 0 if nothing is stale. Whoever calls has a count of his own.
+    ///
+    /// One by one it would cost more than the pages: each replacement makes every processor forget addresses.
+    pub(super) fn renew(&self, most: u32, replace: impl FnOnce(u32, u32) -> Fate) -> u32 {
+        let mut state = self.lock();
+        let Some(number) = state.space.take_stale(most) else { return 0 };
+        let (start, granules) = (state.space.start(number), state.space.length(number));
+        // So that nobody takes it for a lease meanwhile.
+        self.slots.ensure(number).reserve();
+        drop(state);
+        drop(self.carry_out(number, replace(start, granules)));
+        granules
+    }
+
+    /// [Renews](Self::renew) what is stale as long as somebody waits. Called after joining the queue, for what came back before
+    /// that, and by whoever gives back what is stale while somebody waits.
+    #[cold]
+    pub(super) fn renew_for_waiters(&self, most: u32, replace: impl Fn(u32, u32) -> Fate) {
+        while !self.lock().waiters.is_empty() && self.renew(most, &replace) > 0 {}
+    }
+
+    /// Granules that are free, or are once they have fresh pages, though perhaps not in one piece.
     pub(super) fn free(&self) -> u32 {
-        self.lock().space.total(Kind::Hole)
+        self.lock().free()
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -206,7 +228,7 @@ impl<T, C> Desk<T, C> {
         state.stamp(self);
         let used = |is: fn(&Slot<T>) -> bool| state.space.used(|number| self.slots.get(number).is_some_and(is));
         Totals {
-            free: state.space.total(Kind::Hole),
+            free: state.free(),
             granted: used(|slot| !slot.committed()),
             leased: used(Slot::committed),
             distrusted: used(Slot::distrusted),
@@ -240,19 +262,16 @@ impl<C> State<C> {
 
     #[inline]
     fn carry_out<T>(&mut self, desk: &Desk<T, C>, number: u32, fate: Fate) {
-        let kind = match fate {
-            Fate::Cut => {
-                self.space.cut(number, desk.slots.ensure(number).kept());
-                return;
-            }
-            Fate::Free => None,
-            Fate::Quarantined => Some(Kind::Quarantined),
-            Fate::Retired => Some(Kind::Retired),
-        };
+        if fate == Fate::Cut {
+            self.space.cut(number, desk.slots.ensure(number).kept());
+            return;
+        }
         desk.index.clear(self.space.start(number));
-        match kind {
-            None => self.space.release(number),
-            Some(kind) => self.space.retire(number, kind),
+        match fate {
+            Fate::Cut | Fate::Free => self.space.release(number),
+            Fate::Stale => self.space.spoil(number),
+            Fate::Quarantined => self.space.retire(number, Kind::Quarantined),
+            Fate::Retired => self.space.retire(number, Kind::Retired),
         }
     }
 
@@ -266,6 +285,10 @@ impl<C> State<C> {
         slot.reserve();
         desk.index.set(start, slot);
         Some((slot, start))
+    }
+
+    fn free(&self) -> u32 {
+        self.space.total(Kind::Hole) + self.space.total(Kind::Stale)
     }
 
     fn stamp<T>(&mut self, desk: &Desk<T, C>) {

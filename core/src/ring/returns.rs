@@ -17,6 +17,8 @@ pub(super) enum Fate {
     Cut = 1,
     /// It is free.
     Free,
+    /// It is back, and needs fresh pages before it is free.
+    Stale,
     /// It is back, but its pages had to be replaced and could not be.
     Quarantined,
     /// It is back, and will never be written again.
@@ -39,8 +41,9 @@ impl Note {
         let fate = match self.0 >> 8 & 0xFF {
             1 => Fate::Cut,
             2 => Fate::Free,
-            3 => Fate::Quarantined,
-            4 => Fate::Retired,
+            3 => Fate::Stale,
+            4 => Fate::Quarantined,
+            5 => Fate::Retired,
             _ => return None,
         };
         Some(((self.0 >> 32) as u32, fate))

@@ -1,4 +1,5 @@
 //! What becomes of bytes that come back.
+#![expect(unsafe_code, reason = "poison is written over what is nobody's")]
 
 use std::{
     fmt, io,
@@ -43,12 +44,28 @@ impl Shared {
         self.poison.or(self.scrub.then_some(0))
     }
 
-    /// Replaces the pages of a lease. Not one byte is written before: a socket may still send from the old ones.
+    /// What becomes of a lease that nobody in this process reads any more.
+    #[inline]
+    pub(super) fn fate(&self, filled: &mut Filled, distrusted: bool) -> Fate {
+        match self.facts().reuse {
+            Reuse::InPlace if !distrusted => {
+                self.wipe_lease(filled);
+                Fate::Free
+            }
+            // Many at once, before the first of them is written again, unless nobody may find the old bytes here meanwhile.
+            Reuse::FreshPages if !self.scrub => Fate::Stale,
+            Reuse::InPlace | Reuse::FreshPages => {
+                let start = filled.as_slice().as_ptr().addr() - self.start();
+                self.replace(start..start + self.bytes(self.granules(filled.as_slice().len())))
+            }
+            Reuse::Immutable => Fate::Retired,
+        }
+    }
+
+    /// Replaces the pages of a range that is nobody's. Not one byte is written before: a socket may still send from the old
+    /// ones.
     #[cold]
-    pub(super) fn replace(&self, filled: &mut Filled) -> Fate {
-        let slice = filled.as_slice();
-        let start = slice.as_ptr().addr() - self.start();
-        let range = start..start + self.bytes(self.granules(slice.len()));
+    pub(super) fn replace(&self, range: Range<usize>) -> Fate {
         let outcome = match self.facts().reuse {
             Reuse::FreshPages => self.memory().recycle(range.clone()),
             _ => self.replace_once(range.clone()),
@@ -59,7 +76,8 @@ impl Shared {
             return Fate::Quarantined;
         }
         if let Some(byte) = self.poison {
-            filled.overwrite(byte);
+            // SAFETY: the range is of a lease whose last handle is going, or the desk took it to be renewed: the caller's alone.
+            unsafe { self.base().overwrite(range, byte) };
         }
         Fate::Free
     }

@@ -12,7 +12,6 @@ use super::{
     shared::{Shared, Taken},
     slots::Slot,
 };
-use crate::memory::Reuse;
 
 /// A segment that was taken and is not yet back.
 ///
@@ -104,6 +103,9 @@ impl Segment {
         // SAFETY: this is the count from the line above. With it the ring outlives its lock.
         let shared = unsafe { Arc::from_raw(shared.as_ptr()) };
         drop(shared.desk().carry_out(number, fate));
+        if fate == Fate::Stale {
+            shared.renew_for_waiters();
+        }
     }
 }
 
@@ -134,17 +136,7 @@ impl Drop for Lease {
 impl Lease {
     #[inline(never)]
     fn end(mut filled: Filled, segment: Segment, permit: Option<Permit>) {
-        let fate = {
-            let (shared, distrusted) = (segment.shared(), segment.slot().distrusted());
-            match shared.facts().reuse {
-                Reuse::InPlace if !distrusted => {
-                    shared.wipe_lease(&mut filled);
-                    Fate::Free
-                }
-                Reuse::InPlace | Reuse::FreshPages => shared.replace(&mut filled),
-                Reuse::Immutable => Fate::Retired,
-            }
-        };
+        let fate = segment.shared().fate(&mut filled, segment.slot().distrusted());
         // SAFETY: the last handle is gone, and with it every way to the bytes but this value, which is going.
         unsafe { segment.give_back(fate) };
         // When the segment is back, so that whoever waits for the permit finds the space as well.

@@ -12,6 +12,7 @@ use super::{
     RingError, RingStats,
     desk::{Desk, Refused},
     piece::Base,
+    returns::Fate,
     reuse::KeptPages,
     slots::Slot,
 };
@@ -19,6 +20,10 @@ use crate::{
     memory::{Memory, MemoryFacts, Reuse},
     region::rings,
 };
+
+/// Bytes of what came back that get fresh pages in one call, unless a single granule has more. Enough to make little of what a
+/// call costs, and few enough to be in the processor's cache when they are written.
+const RENEWED_AT_ONCE: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -34,6 +39,8 @@ pub(crate) struct Shared {
     pub(super) poison: Option<u8>,
     /// In granules.
     low_water: u32,
+    /// Granules that get fresh pages at once, at most.
+    batch: u32,
     /// Who relies on the pages of a ring that is reused in place.
     pub(super) keeps_pages: Mutex<KeptPages>,
     desk: Desk<Bytes, Arc<Self>>,
@@ -93,6 +100,7 @@ impl Shared {
             scrub,
             poison,
             low_water,
+            batch: (RENEWED_AT_ONCE >> shift).max(1) as u32,
             keeps_pages: Mutex::default(),
             desk,
         });
@@ -196,7 +204,7 @@ impl Shared {
     #[inline]
     pub(super) fn try_take(self: &Arc<Self>, bytes: usize) -> Result<Taken<'_>, RingError> {
         let granules = self.check(bytes)?;
-        match self.desk.take(granules) {
+        match self.desk.take(granules).or_else(|| self.renew_and_take(granules)) {
             Some((slot, start)) => Ok(Taken { shared: self, slot, start, bytes }),
             None => Err(self.refused(bytes, self.desk.refusal(granules))),
         }
@@ -209,8 +217,52 @@ impl Shared {
         waker: &Waker,
     ) -> Result<Result<Taken<'_>, u64>, RingError> {
         let granules = self.check(bytes)?;
+        let taken = |(slot, start)| Taken { shared: self, slot, start, bytes };
         let outcome = self.desk.take_or_join(granules, waker).map_err(|refused| self.refused(bytes, refused))?;
-        Ok(outcome.map(|(slot, start)| Taken { shared: self, slot, start, bytes }))
+        match outcome {
+            Ok(segment) => Ok(Ok(taken(segment))),
+            // What came back before is for whoever waits now.
+            Err(ticket) if self.has_fresh_pages() => {
+                self.renew_for_waiters();
+                self.collect(bytes, ticket, waker).map_or(Ok(Err(ticket)), |outcome| outcome.map(Ok))
+            }
+            Err(ticket) => Ok(Err(ticket)),
+        }
+    }
+
+    #[inline]
+    fn has_fresh_pages(&self) -> bool {
+        self.facts.reuse == Reuse::FreshPages
+    }
+
+    /// A segment of what came back and gets fresh pages now.
+    #[cold]
+    fn renew_and_take(&self, granules: u32) -> Option<(&Slot<Bytes>, u32)> {
+        let mut renewed = 0;
+        // Not for more than a lap: others may take what is renewed here.
+        while self.has_fresh_pages() && renewed < self.granules(self.capacity) {
+            match self.desk.renew(self.batch, self.replacing()) {
+                0 => break,
+                more => renewed += more,
+            }
+            if let Some(taken) = self.desk.take(granules) {
+                return Some(taken);
+            }
+        }
+        None
+    }
+
+    /// Gives what came back fresh pages as long as somebody waits for space.
+    #[cold]
+    pub(super) fn renew_for_waiters(&self) {
+        self.desk.renew_for_waiters(self.batch, self.replacing());
+    }
+
+    fn replacing(&self) -> impl Fn(u32, u32) -> Fate {
+        |start, granules| {
+            let start = (start as usize) << self.shift;
+            self.replace(start..start + self.bytes(granules))
+        }
     }
 
     /// What the ticket for `bytes` bytes became, if it was served.

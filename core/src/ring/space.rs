@@ -1,8 +1,9 @@
 //! Which bytes are whose: segments in order of address, holes in a round.
 //!
 //! A reservation takes the front of the first hole that is large enough, starting where the last one was taken (next
-//! fit). A returned segment joins the holes beside it, or is put at the end of the round. Everything is counted in
-//! granules; nothing here touches memory or knows threads.
+//! fit). A returned segment joins the holes beside it, or is put at the end of the round. What needs fresh pages first is
+//! stale, and joins what is stale beside it in a round of its own. Everything is counted in granules; nothing here touches
+//! memory or knows threads.
 
 use std::time::Instant;
 
@@ -11,10 +12,12 @@ const NONE: u32 = u32::MAX;
 /// What a segment is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The node stands for no segment.
-    Unused,
     /// Free.
     Hole,
+    /// Free once it has fresh pages.
+    Stale,
+    /// The node stands for no segment.
+    Unused,
     /// Reserved or committed; the segment's slot knows which.
     Used,
     /// Its pages could not be replaced.
@@ -30,7 +33,7 @@ struct Node {
     /// Neighbours by address.
     prev: u32,
     next: u32,
-    /// Neighbours in the round of holes; `round_next` also chains unused nodes.
+    /// Neighbours in the round of holes, or of what is stale; `round_next` also chains unused nodes.
     round_prev: u32,
     round_next: u32,
     kind: Kind,
@@ -43,11 +46,11 @@ struct Node {
 pub(super) struct Space {
     nodes: Vec<Node>,
     unused: u32,
-    /// The hole that is looked at first.
-    cursor: u32,
+    /// The hole, and the stale piece, that is looked at first.
+    cursors: [u32; 2],
     /// No hole is longer than this.
     longest: u32,
-    totals: [u32; 5],
+    totals: [u32; 6],
     high_water: u32,
     /// Segments that were reserved lately and have no time yet, see [`Space::stamp`].
     recent: Vec<u32>,
@@ -71,12 +74,12 @@ impl Space {
             listed: false,
             since: None,
         };
-        let mut totals = [0; 5];
+        let mut totals = [0; 6];
         totals[Kind::Hole as usize] = capacity;
         Self {
             nodes: vec![whole],
             unused: NONE,
-            cursor: 0,
+            cursors: [0, NONE],
             longest: capacity,
             totals,
             high_water: 0,
@@ -99,13 +102,17 @@ impl Space {
         self.nodes[node as usize].start
     }
 
+    pub(super) fn length(&self, node: u32) -> u32 {
+        self.nodes[node as usize].len
+    }
+
     /// Takes `len` granules in one piece.
     #[inline]
     pub(super) fn allocate(&mut self, len: u32) -> Option<u32> {
-        if len > self.longest || self.cursor == NONE {
+        let first = self.cursors[Kind::Hole as usize];
+        if len > self.longest || first == NONE {
             return None;
         }
-        let first = self.cursor;
         let mut hole = first;
         let mut longest = 0;
         while self.nodes[hole as usize].len < len {
@@ -116,29 +123,43 @@ impl Space {
                 return None;
             }
         }
-        self.cursor = hole;
-        let node = if self.nodes[hole as usize].len == len {
-            self.leave_round(hole);
-            hole
-        } else {
-            let Node { start, prev, .. } = self.nodes[hole as usize];
-            let node = self.node(start, len);
-            self.nodes[hole as usize].start += len;
-            self.nodes[hole as usize].len -= len;
-            self.link(prev, node, hole);
-            node
-        };
+        self.cursors[Kind::Hole as usize] = hole;
+        let node = self.carve(hole, len);
         let taken = &mut self.nodes[node as usize];
-        taken.kind = Kind::Used;
-        taken.since = None;
         if !taken.listed {
             taken.listed = true;
             self.recent.push(node);
         }
         self.until_stamp = self.until_stamp.saturating_sub(1);
-        self.count(Kind::Hole, Kind::Used, len);
         self.high_water = self.high_water.max(self.total(Kind::Used));
         Some(node)
+    }
+
+    /// Takes up to `most` stale granules in one piece, to give them fresh pages.
+    pub(super) fn take_stale(&mut self, most: u32) -> Option<u32> {
+        let first = self.cursors[Kind::Stale as usize];
+        (first != NONE).then(|| self.carve(first, most.min(self.nodes[first as usize].len)))
+    }
+
+    /// Takes the first `len` granules of a node in a round into use.
+    #[inline]
+    fn carve(&mut self, from: u32, len: u32) -> u32 {
+        let kind = self.nodes[from as usize].kind;
+        let node = if self.nodes[from as usize].len == len {
+            self.leave_round(from);
+            from
+        } else {
+            let Node { start, prev, .. } = self.nodes[from as usize];
+            let node = self.node(start, len);
+            self.nodes[from as usize].start += len;
+            self.nodes[from as usize].len -= len;
+            self.link(prev, node, from);
+            node
+        };
+        self.nodes[node as usize].kind = Kind::Used;
+        self.nodes[node as usize].since = None;
+        self.count(kind, Kind::Used, len);
+        node
     }
 
     /// Leaves a segment its first `keep >= 1` granules; the others are free. Nothing happens to one that is free
@@ -146,7 +167,7 @@ impl Space {
     #[inline]
     pub(super) fn cut(&mut self, node: u32, keep: u32) {
         let Node { start, len, next, kind, .. } = self.nodes[node as usize];
-        if matches!(kind, Kind::Unused | Kind::Hole) || keep >= len {
+        if matches!(kind, Kind::Unused | Kind::Hole | Kind::Stale) || keep >= len {
             return;
         }
         let tail = len - keep;
@@ -159,7 +180,8 @@ impl Space {
         } else {
             let hole = self.node(start + keep, tail);
             self.link(node, hole, next);
-            self.join_round(hole);
+            self.join_round(hole, Kind::Hole);
+            self.longest = self.longest.max(tail);
         }
         self.count(kind, Kind::Hole, tail);
     }
@@ -167,11 +189,24 @@ impl Space {
     /// Makes a segment free.
     #[inline]
     pub(super) fn release(&mut self, node: u32) {
-        let Node { start, len, prev, next, kind, .. } = self.nodes[node as usize];
-        self.count(kind, Kind::Hole, len);
-        let before = prev != NONE && self.nodes[prev as usize].kind == Kind::Hole;
-        let after = next != NONE && self.nodes[next as usize].kind == Kind::Hole;
-        let length = match (before, after) {
+        let length = self.unite(node, Kind::Hole);
+        self.longest = self.longest.max(length);
+    }
+
+    /// Makes a segment stale.
+    #[inline]
+    pub(super) fn spoil(&mut self, node: u32) {
+        self.unite(node, Kind::Stale);
+    }
+
+    /// Makes a segment in use one with its neighbours of that kind, which has a round. Answers how long they are together.
+    #[inline]
+    fn unite(&mut self, node: u32, kind: Kind) -> u32 {
+        let Node { start, len, prev, next, kind: was, .. } = self.nodes[node as usize];
+        self.count(was, kind, len);
+        let before = prev != NONE && self.nodes[prev as usize].kind == kind;
+        let after = next != NONE && self.nodes[next as usize].kind == kind;
+        match (before, after) {
             (true, true) => {
                 let gained = len + self.nodes[next as usize].len;
                 self.leave_round(next);
@@ -192,11 +227,10 @@ impl Space {
                 self.nodes[next as usize].len
             }
             (false, false) => {
-                self.join_round(node);
+                self.join_round(node, kind);
                 len
             }
-        };
-        self.longest = self.longest.max(length);
+        }
     }
 
     /// Takes a segment out of use for good.
@@ -212,7 +246,7 @@ impl Space {
         let (mut longest, mut run) = (0, 0);
         self.walk(|number, node| {
             let returns = match node.kind {
-                Kind::Hole => true,
+                Kind::Hole | Kind::Stale => true,
                 Kind::Used => !stays(number),
                 Kind::Unused | Kind::Quarantined | Kind::Retired => false,
             };
@@ -327,34 +361,34 @@ impl Space {
         self.unused = node;
     }
 
-    /// Puts a hole at the end of the round, just before the cursor.
-    fn join_round(&mut self, node: u32) {
-        self.nodes[node as usize].kind = Kind::Hole;
-        if self.cursor == NONE {
-            self.cursor = node;
+    /// Puts a node at the end of the round of its kind, just before the cursor.
+    fn join_round(&mut self, node: u32, kind: Kind) {
+        self.nodes[node as usize].kind = kind;
+        let next = self.cursors[kind as usize];
+        if next == NONE {
+            self.cursors[kind as usize] = node;
             self.nodes[node as usize].round_prev = node;
             self.nodes[node as usize].round_next = node;
         } else {
-            let next = self.cursor;
             let prev = self.nodes[next as usize].round_prev;
             self.nodes[node as usize].round_prev = prev;
             self.nodes[node as usize].round_next = next;
             self.nodes[prev as usize].round_next = node;
             self.nodes[next as usize].round_prev = node;
         }
-        self.longest = self.longest.max(self.nodes[node as usize].len);
     }
 
     fn leave_round(&mut self, node: u32) {
-        let Node { round_prev, round_next, .. } = self.nodes[node as usize];
+        let Node { round_prev, round_next, kind, .. } = self.nodes[node as usize];
+        let cursor = &mut self.cursors[kind as usize];
         if round_next == node {
-            self.cursor = NONE;
+            *cursor = NONE;
             return;
+        }
+        if *cursor == node {
+            *cursor = round_next;
         }
         self.nodes[round_prev as usize].round_next = round_next;
         self.nodes[round_next as usize].round_prev = round_prev;
-        if self.cursor == node {
-            self.cursor = round_next;
-        }
     }
 }

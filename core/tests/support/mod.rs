@@ -1,4 +1,6 @@
 //! Rings on heap, and leases of one byte's value.
+#![allow(clippy::allow_attributes, reason = "which parts are used differs from test to test")]
+#![allow(dead_code, reason = "which parts are used differs from test to test")]
 
 use bytes::{BufMut as _, Bytes};
 use zerosink_core::ring::Ring;
