@@ -176,9 +176,9 @@ pub unsafe trait Memory: Send + Sync + fmt::Debug {
 
     /// Replaces the pages of `range` (byte offsets, whole units) by fresh ones.
     ///
-    /// A [`Reuse::FreshPages`] ring calls it when the last clone of a lease is dropped, before the range can be
-    /// handed out again, never for bytes that a grant or a lease can still reach. A [`Reuse::InPlace`] ring calls it for
-    /// leases that somebody [distrusts](crate::region::distrust).
+    /// A [`Reuse::FreshPages`] ring calls it before what came back is handed out again, for several leases at once, never for
+    /// bytes that a grant or a lease can still reach. A [`Reuse::InPlace`] ring calls it for leases that somebody
+    /// [distrusts](crate::region::distrust).
     ///
     /// # Errors
     ///

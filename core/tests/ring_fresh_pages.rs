@@ -129,6 +129,19 @@ fn all_that_came_back_is_renewed_before_a_ring_is_full() {
     assert_eq!(log.recycled.lock().unwrap().len(), 2, "what was never sent needs no replacement");
 }
 
+#[test]
+fn a_page_that_cannot_be_replaced_costs_no_other() {
+    let (pages, log) = Pages::new(8);
+    let ring = Ring::builder().build_on(pages).unwrap();
+    drop(lease(&ring, 8 * 4096, 1));
+    log.bad_unit.store(4, Ordering::SeqCst);
+    assert!(matches!(ring.try_reserve(5 * 4096), Err(RingError::TooLong { longest: 16384, .. })));
+    assert_eq!((ring.stats().quarantined, ring.stats().free, ring.stats().granted), (4096, 7 * 4096, 0));
+    let replaced: Vec<_> = log.recycled.lock().unwrap().iter().map(|range| (range.start / 4096, range.len())).collect();
+    assert_eq!(replaced, [0, 1, 2, 4, 5, 6, 7].map(|unit| (unit, 4096)));
+    drop(ring.try_reserve(4 * 4096).unwrap());
+}
+
 /// Wakes a thread.
 struct Unpark(Thread);
 

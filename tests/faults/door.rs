@@ -131,7 +131,7 @@ impl Door {
             Self::SetTimestamping => is(1, libc::SOL_SOCKET) && is(2, libc::SO_TIMESTAMPING),
             Self::PipeSize => is(1, libc::F_SETPIPE_SZ),
             // Not the stack of a thread that ends.
-            Self::DontNeed => is(2, libc::MADV_DONTNEED) && arguments[1] <= 64 << 10,
+            Self::DontNeed => is(2, libc::MADV_DONTNEED) && arguments[1] <= 128 << 10,
             Self::Populate => is(2, libc::MADV_POPULATE_WRITE),
             Self::MapFixed => flag(3, libc::MAP_FIXED),
             Self::PunchHole => flag(1, libc::FALLOC_FL_PUNCH_HOLE),

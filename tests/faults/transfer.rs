@@ -159,6 +159,8 @@ impl Way {
     ) -> Outcome {
         let (socket, peer) = if self.unix {
             let (ours, theirs) = UnixStream::pair().unwrap();
+            // So that it is full now and then.
+            socket2::SockRef::from(&ours).set_send_buffer_size(TOTAL / 16).unwrap();
             theirs.set_read_timeout(Some(STEP)).unwrap();
             (Socket::Unix(ours), Peer::reading(theirs))
         } else {

@@ -46,9 +46,9 @@ impl RingBuilder {
         self
     }
 
-    /// Zeroes what comes back, so that secrets do not outlive their lease. A [`Reuse::FreshPages`] ring needs no
-    /// scrubbing: fresh pages are zero, and the old ones must not be written. Of an [`Reuse::Immutable`] ring only what
-    /// was never committed is zeroed.
+    /// Zeroes what comes back, so that secrets do not outlive their lease. A [`Reuse::FreshPages`] ring must not write the old
+    /// pages: it replaces them, by pages of zeroes, at once instead of when they are needed, which costs more. Of an
+    /// [`Reuse::Immutable`] ring only what was never committed is zeroed.
     pub const fn scrub(mut self, scrub: bool) -> Self {
         self.scrub = scrub;
         self

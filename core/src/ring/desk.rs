@@ -196,19 +196,33 @@ impl<T, C> Desk<T, C> {
         state.last()
     }
 
-    /// Has `replace` give fresh pages to up to `most` granules in one piece, without the lock, and makes of them what it says.
-    /// Answers how many there were, 0 if nothing is stale. Whoever calls has a count of his own.
+    /// Has `replace` give fresh pages to up to `most` granules in one piece, without the lock, and makes of them what it says; or
+    /// to one granule after the other, if it fails for the piece: few of them may be the reason. Answers how many there were, 0
+    /// if nothing is stale. Whoever calls has a count of his own.
     ///
     /// One by one it would cost more than the pages: each replacement makes every processor forget addresses.
-    pub(super) fn renew(&self, most: u32, replace: impl FnOnce(u32, u32) -> Fate) -> u32 {
+    pub(super) fn renew(&self, most: u32, replace: impl Fn(u32, u32) -> Fate) -> u32 {
+        let Some((number, start, granules)) = self.take_stale(|space| space.take_stale(most)) else { return 0 };
+        let mut fate = replace(start, granules);
+        if fate == Fate::Quarantined && granules > 1 {
+            for at in start..start + granules - 1 {
+                let one = self.take_stale(|space| Some(space.split(number, 1)));
+                let fate = replace(at, 1);
+                drop(one.and_then(|(one, ..)| self.carry_out(one, fate)));
+            }
+            fate = replace(start + granules - 1, 1);
+        }
+        drop(self.carry_out(number, fate));
+        granules
+    }
+
+    /// The number, first granule and length of what `take` takes to be renewed.
+    fn take_stale(&self, take: impl FnOnce(&mut Space) -> Option<u32>) -> Option<(u32, u32, u32)> {
         let mut state = self.lock();
-        let Some(number) = state.space.take_stale(most) else { return 0 };
-        let (start, granules) = (state.space.start(number), state.space.length(number));
+        let number = take(&mut state.space)?;
         // So that nobody takes it for a lease meanwhile.
         self.slots.ensure(number).reserve();
-        drop(state);
-        drop(self.carry_out(number, replace(start, granules)));
-        granules
+        Some((number, state.space.start(number), state.space.length(number)))
     }
 
     /// [Renews](Self::renew) what is stale as long as somebody waits. Called after joining the queue, for what came back before

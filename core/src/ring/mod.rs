@@ -9,7 +9,7 @@
 //! | reuse | when the last clone is dropped |
 //! |---|---|
 //! | `InPlace` | the same bytes can be granted again: keep a clone until release is proven |
-//! | `FreshPages` | the pages are replaced first, in whole units; if that fails the range is quarantined |
+//! | `FreshPages` | the pages are replaced before they are granted again, in whole units, many at once; those for which that fails are quarantined |
 //! | `Immutable` | nothing: committed bytes stay as they are until the ring is gone, and the space is spent |
 //!
 //! Reserving takes the ring's lock for a moment. Committing and returning take none while nobody waits for space: they

@@ -55,31 +55,37 @@ impl Shared {
             // Many at once, before the first of them is written again, unless nobody may find the old bytes here meanwhile.
             Reuse::FreshPages if !self.scrub => Fate::Stale,
             Reuse::InPlace | Reuse::FreshPages => {
-                let start = filled.as_slice().as_ptr().addr() - self.start();
-                self.replace(start..start + self.bytes(self.granules(filled.as_slice().len())))
+                let slice = filled.as_slice();
+                self.replace(self.granule(slice.as_ptr().addr()), self.granules(slice.len()))
             }
             Reuse::Immutable => Fate::Retired,
         }
     }
 
-    /// Replaces the pages of a range that is nobody's. Not one byte is written before: a socket may still send from the old
-    /// ones.
+    /// Replaces the pages of so many granules, which are nobody's. Not one byte is written before: a socket may still send from
+    /// the old ones.
     #[cold]
-    pub(super) fn replace(&self, range: Range<usize>) -> Fate {
+    pub(super) fn replace(&self, start: u32, granules: u32) -> Fate {
+        let (offset, bytes) = ((start as usize) << self.shift, self.bytes(granules));
+        let range = offset..offset + bytes;
         let outcome = match self.facts().reuse {
             Reuse::FreshPages => self.memory().recycle(range.clone()),
             _ => self.replace_once(range.clone()),
         };
-        if let Err(error) = outcome {
-            let (offset, bytes) = (range.start, range.len());
-            tracing::warn!(%error, offset, bytes, "pages could not be replaced, the range is in quarantine");
-            return Fate::Quarantined;
+        match outcome {
+            Ok(()) => {
+                if let Some(byte) = self.poison {
+                    // SAFETY: the range is of a lease whose last handle is going, or the desk took it to be renewed: the
+                    // caller's alone.
+                    unsafe { self.base().overwrite(range, byte) };
+                }
+                Fate::Free
+            }
+            Err(error) => {
+                tracing::warn!(%error, offset, bytes, "pages could not be replaced: those that cannot one by one either are in quarantine");
+                Fate::Quarantined
+            }
         }
-        if let Some(byte) = self.poison {
-            // SAFETY: the range is of a lease whose last handle is going, or the desk took it to be renewed: the caller's alone.
-            unsafe { self.base().overwrite(range, byte) };
-        }
-        Fate::Free
     }
 
     /// Replaces pages of a ring that otherwise keeps them.

@@ -12,7 +12,6 @@ use super::{
     RingError, RingStats,
     desk::{Desk, Refused},
     piece::Base,
-    returns::Fate,
     reuse::KeptPages,
     slots::Slot,
 };
@@ -33,7 +32,7 @@ pub(crate) struct Shared {
     base: Base,
     capacity: usize,
     /// Logarithm of a granule's bytes.
-    shift: u32,
+    pub(super) shift: u32,
     facts: MemoryFacts,
     pub(super) scrub: bool,
     pub(super) poison: Option<u8>,
@@ -241,7 +240,7 @@ impl Shared {
         let mut renewed = 0;
         // Not for more than a lap: others may take what is renewed here.
         while self.has_fresh_pages() && renewed < self.granules(self.capacity) {
-            match self.desk.renew(self.batch, self.replacing()) {
+            match self.desk.renew(self.batch, |start, granules| self.replace(start, granules)) {
                 0 => break,
                 more => renewed += more,
             }
@@ -255,14 +254,7 @@ impl Shared {
     /// Gives what came back fresh pages as long as somebody waits for space.
     #[cold]
     pub(super) fn renew_for_waiters(&self) {
-        self.desk.renew_for_waiters(self.batch, self.replacing());
-    }
-
-    fn replacing(&self) -> impl Fn(u32, u32) -> Fate {
-        |start, granules| {
-            let start = (start as usize) << self.shift;
-            self.replace(start..start + self.bytes(granules))
-        }
+        self.desk.renew_for_waiters(self.batch, |start, granules| self.replace(start, granules));
     }
 
     /// What the ticket for `bytes` bytes became, if it was served.

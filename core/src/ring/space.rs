@@ -149,17 +149,24 @@ impl Space {
             self.leave_round(from);
             from
         } else {
-            let Node { start, prev, .. } = self.nodes[from as usize];
-            let node = self.node(start, len);
-            self.nodes[from as usize].start += len;
-            self.nodes[from as usize].len -= len;
-            self.link(prev, node, from);
-            node
+            self.split(from, len)
         };
         self.nodes[node as usize].kind = Kind::Used;
         self.nodes[node as usize].since = None;
         self.count(kind, Kind::Used, len);
         node
+    }
+
+    /// Makes a node of its own of the first `len` granules of a longer one.
+    #[inline]
+    pub(super) fn split(&mut self, node: u32, len: u32) -> u32 {
+        let Node { start, prev, kind, .. } = self.nodes[node as usize];
+        let front = self.node(start, len);
+        self.nodes[front as usize].kind = kind;
+        self.nodes[node as usize].start += len;
+        self.nodes[node as usize].len -= len;
+        self.link(prev, front, node);
+        front
     }
 
     /// Leaves a segment its first `keep >= 1` granules; the others are free. Nothing happens to one that is free

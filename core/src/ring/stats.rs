@@ -10,7 +10,7 @@ use std::time::Duration;
 pub struct RingStats {
     /// All there is.
     pub capacity: usize,
-    /// Can be reserved, though perhaps not in one piece.
+    /// Can be reserved, though perhaps not in one piece; some of it may get fresh pages first.
     pub free: usize,
     /// Reserved, not committed.
     pub granted: usize,
@@ -24,7 +24,7 @@ pub struct RingStats {
     /// time that 32 reservations took (or as many as there are grants, if those are more), or the time until somebody
     /// first waited or asked for statistics.
     pub oldest_lease_age: Option<Duration>,
-    /// Returned, but the pages had to be replaced and could not be: never reused.
+    /// Returned, but the pages had to be replaced and could not be, which shows when they are needed: never reused.
     pub quarantined: usize,
     /// Committed once in an immutable ring: never reused.
     pub retired: usize,

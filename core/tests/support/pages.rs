@@ -6,7 +6,7 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -25,6 +25,8 @@ pub(crate) struct Log {
     /// What the pages held just before they were replaced.
     pub(crate) seen: Mutex<Vec<u8>>,
     pub(crate) fail: AtomicBool,
+    /// A unit that cannot be replaced, counted from 1.
+    pub(crate) bad_unit: AtomicUsize,
 }
 
 impl Pages {
@@ -52,7 +54,8 @@ unsafe impl Memory for Pages {
     }
 
     fn recycle(&self, range: Range<usize>) -> io::Result<()> {
-        if self.log.fail.load(Ordering::SeqCst) {
+        let bad = self.log.bad_unit.load(Ordering::SeqCst) * Self::UNIT;
+        if self.log.fail.load(Ordering::SeqCst) || (range.start < bad && bad <= range.end) {
             return Err(io::Error::other("no"));
         }
         // SAFETY: the range lies within the memory.
