@@ -1,7 +1,7 @@
 //! Who is measured.
 
 use std::{
-    io,
+    io, mem,
     time::{Duration, Instant},
 };
 
@@ -80,24 +80,22 @@ impl Contender {
     pub(crate) fn run(self, (socket, reader): (Socket, Reader), store: &mut Store, total: u64) -> io::Result<Duration> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.name));
         let times = match self.how {
-            How::Sink(mechanism) => on_tokio(async {
+            How::Sink(mechanism) => on_tokio(store, |mut store| async move {
                 let config = SinkConfig::new().mechanism(mechanism).peer_copies();
-                match socket {
-                    Socket::Tcp(socket) => by_sink(socket, config, store, total).await,
-                    Socket::Unix(socket) => by_sink(socket, config, store, total).await,
-                }
+                let times = match socket {
+                    Socket::Tcp(socket) => by_sink(socket, config, &mut store, total).await,
+                    Socket::Unix(socket) => by_sink(socket, config, &mut store, total).await,
+                };
+                (times, store)
             }),
             How::WriteAll => {
                 socket.set_nonblocking()?;
-                on_tokio(async {
-                    match socket {
-                        Socket::Tcp(socket) => {
-                            by_write_all(tokio::net::TcpStream::from_std(socket)?, store, total).await
-                        }
-                        Socket::Unix(socket) => {
-                            by_write_all(tokio::net::UnixStream::from_std(socket)?, store, total).await
-                        }
-                    }
+                on_tokio(store, |mut store| async move {
+                    let times = match socket {
+                        Socket::Tcp(socket) => by_write_all(tokio::net::TcpStream::from_std(socket), &mut store, total).await,
+                        Socket::Unix(socket) => by_write_all(tokio::net::UnixStream::from_std(socket), &mut store, total).await,
+                    };
+                    (times, store)
                 })
             }
             How::ByHand(how) => {
@@ -111,8 +109,15 @@ impl Contender {
     }
 }
 
-fn on_tokio<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+/// In a task, as services send.
+fn on_tokio<F>(store: &mut Store, send: impl FnOnce(Store) -> F) -> io::Result<Times>
+where
+    F: Future<Output = (io::Result<Times>, Store)> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (times, lent) = runtime.block_on(runtime.spawn(send(mem::replace(store, Store::Buffer(Vec::new())))))?;
+    *store = lent;
+    times
 }
 
 async fn by_sink<S, By>(socket: S, config: SinkConfig, store: &mut Store, total: u64) -> io::Result<Times>
@@ -135,7 +140,12 @@ where
     Ok((start, Instant::now()))
 }
 
-async fn by_write_all(mut socket: impl AsyncWrite + Unpin, store: &mut Store, total: u64) -> io::Result<Times> {
+async fn by_write_all(
+    socket: io::Result<impl AsyncWrite + Unpin>,
+    store: &mut Store,
+    total: u64,
+) -> io::Result<Times> {
+    let mut socket = socket?;
     let start = Instant::now();
     let mut sent = 0;
     while sent < total {

@@ -69,6 +69,7 @@ fn control_madv_dontneed_alone_is_refused_for_locked_memory() {
     let alone = ReplacedBy { memory, replace: |bytes: &[u8]| advise(bytes, libc::MADV_DONTNEED) };
     let ring = Ring::builder().reuse(Reuse::FreshPages).build_on(alone).unwrap();
     drop(lease(&ring, OLD));
+    need_all_of(&ring);
     assert_eq!(ring.stats().quarantined, BYTES);
 }
 

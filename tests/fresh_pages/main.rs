@@ -65,10 +65,15 @@ fn seen_by_a_late_reader(memory: impl Memory + 'static, reuse: Reuse, route: Rou
     let address = first.as_ptr();
     let late = Late::put(route, put, &first[..BYTES]);
     drop(first);
-    assert_eq!(ring.stats().quarantined, 0);
     let second = lease(&ring, NEW);
+    assert_eq!(ring.stats().quarantined, 0);
     assert_eq!(second.as_ptr(), address, "the ring keeps its addresses");
     Seen::of(&late.read())
+}
+
+/// What came back is replaced when it is needed.
+fn need_all_of(ring: &Ring) {
+    drop(ring.try_reserve(ring.capacity()));
 }
 
 /// Mapped memory that is replaced by somebody who knows less about it.

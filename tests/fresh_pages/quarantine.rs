@@ -21,6 +21,7 @@ fn a_hole_that_replaces_nothing_is_noticed() {
         }
         let late = in_flight.then(|| Late::put(Route::Pipe, Put::Vmsplice, &leases[3]));
         drop(leases);
+        need_all_of(&ring);
         let stats = ring.stats();
         if in_flight {
             assert_eq!((stats.quarantined, stats.free), (FOLIO, 0), "{stats:?}");
@@ -48,6 +49,7 @@ fn pages_that_cannot_be_mapped_anew_are_quarantined_and_the_rest_goes_on() {
         return skip(&format!("no mseal here: {}", io::Error::last_os_error()), true);
     }
     drop((first, second));
+    need_all_of(&ring);
     let stats = ring.stats();
     assert_eq!((stats.quarantined, stats.free), (BYTES, BYTES), "{stats:?}");
     for _ in 0..10 {
@@ -74,6 +76,7 @@ fn reserved_pages_that_run_out_cost_the_range_and_not_the_process() {
     let first = lease(&ring, OLD);
     let late = Late::put(Route::Pipe, Put::Vmsplice, &first[..BYTES]);
     drop(first);
+    need_all_of(&ring);
     let stats = ring.stats();
     if stats.quarantined == 0 {
         skip("somebody gave reserved pages back meanwhile", false);

@@ -14,7 +14,7 @@ use std::{
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
 
 /// Bytes that a send buffer is asked to hold. The kernel makes it twice that, for what it needs itself (socket(7)), and no more than
-/// twice `net.core.wmem_max`, which is 208 KiB before Linux 6.18 and 4 MiB since.
+/// twice `net.core.wmem_max`, which is 208 KiB on many hosts.
 const WANTED: usize = 1 << 20;
 const SMALLEST: usize = 16 << 10;
 const LARGEST: usize = 64 << 10;
@@ -36,4 +36,25 @@ pub(super) fn open(socket: BorrowedFd<'_>) -> usize {
 fn default_send_buffer() -> Option<usize> {
     static DEFAULT: OnceLock<Option<usize>> = OnceLock::new();
     *DEFAULT.get_or_init(|| socket_send_buffer_size(UnixStream::pair().ok()?.0).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    #[test]
+    fn a_send_buffer_of_the_default_size_is_enlarged_and_another_stays() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let default = socket_send_buffer_size(&ours).unwrap();
+        let piece = open(ours.as_fd());
+        let enlarged = socket_send_buffer_size(&ours).unwrap();
+        assert!(enlarged >= 2 * default, "{default} and {enlarged} bytes");
+        assert!((SMALLEST..=LARGEST).contains(&piece) && piece * 8 <= enlarged, "pieces of {piece} bytes");
+        let (chosen, _theirs) = UnixStream::pair().unwrap();
+        set_socket_send_buffer_size(&chosen, default / 4).unwrap();
+        open(chosen.as_fd());
+        assert_eq!(socket_send_buffer_size(&chosen).unwrap(), default / 2);
+    }
 }
