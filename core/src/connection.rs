@@ -136,13 +136,15 @@ impl Connection {
         }
     }
 
-    /// Whether a send may begin. One that was queued and is not in the socket yet would be overtaken: then `WouldBlock`, and
-    /// the writer is woken when it is.
+    /// Whether a send may begin, as far as the socket's owner has a say.
     #[inline]
     fn may_begin(&self) -> io::Result<()> {
-        if let Some(error) = self.reactor.failure() {
-            return Err(error);
-        }
+        self.reactor.failure().map_or_else(|| self.is_its_turn(), Err)
+    }
+
+    /// One that was queued and is not in the socket yet would be overtaken: then `WouldBlock`, and the writer is woken when it is.
+    #[inline]
+    fn is_its_turn(&self) -> io::Result<()> {
         if self.ledger.flushed() < self.ledger.accepted() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -156,7 +158,7 @@ impl Connection {
     /// As `send(2)`; `WouldBlock` if the socket is full, or a [queued](Self::queue) send is not in it yet.
     #[inline(always)]
     pub fn send_copy(&self, slices: &[io::IoSlice<'_>], more: bool, reason: Refusal) -> io::Result<usize> {
-        self.may_begin()?;
+        self.is_its_turn()?;
         let result = self.reactor.write_vectored(slices, more);
         match &result {
             Ok(bytes) => {

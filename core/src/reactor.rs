@@ -16,7 +16,8 @@ pub trait Reactor: Any + Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// As `send(2)`; [`io::ErrorKind::WouldBlock`] if the socket is full. Never raises `SIGPIPE`.
+    /// As `send(2)`; [`io::ErrorKind::WouldBlock`] if the socket is full; [`failure`](Self::failure) if there is one. Never raises
+    /// `SIGPIPE`.
     fn write_vectored(&self, slices: &[io::IoSlice<'_>], more: bool) -> io::Result<usize>;
 
     /// A mark in the sequence of events. Take it before a system call that may answer `EAGAIN`.

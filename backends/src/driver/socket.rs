@@ -68,6 +68,8 @@ pub(crate) struct WatchedSocket {
     ledger: Arc<Ledger>,
     /// Counts events after which a write may succeed.
     events: AtomicU64,
+    /// Nothing can be sent any more; [`describe_failure`](Self::describe_failure) says why.
+    over: AtomicBool,
     writer: AtomicWaker,
     progress: Mutex<Progress>,
     waiting: Mutex<Waiting>,
@@ -100,6 +102,7 @@ impl WatchedSocket {
             watch,
             ledger,
             events: AtomicU64::new(0),
+            over: AtomicBool::new(false),
             writer: AtomicWaker::new(),
             progress: Mutex::new(Progress { released: 0, reached: 0, since: Instant::now() }),
             waiting: Mutex::default(),
@@ -272,6 +275,7 @@ impl WatchedSocket {
         {
             let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
             self.revoked.store(true, SeqCst);
+            self.over.store(true, SeqCst);
             progress.since = Instant::now();
         }
         let aborted = match self.family {
@@ -306,6 +310,12 @@ impl WatchedSocket {
             let bytes = self.ledger.quarantine();
             tracing::warn!(quarantined_bytes = bytes, "the kernel holds memory of a revoked connection");
         }
+    }
+
+    /// The runtime has ended, and nobody watches any more.
+    pub(super) fn orphan(&self) {
+        self.over.store(true, SeqCst);
+        self.wake_writer();
     }
 
     /// Why nothing can be sent any more.
@@ -343,6 +353,7 @@ impl WatchedSocket {
     #[cfg(zerosink_uring)]
     pub(crate) fn fail(&self, errno: i32) {
         self.failed.store(errno, SeqCst);
+        self.over.store(true, SeqCst);
         tracing::debug!(error = %io::Error::from_raw_os_error(errno), "a queued send failed");
     }
 
@@ -378,6 +389,9 @@ impl WatchedSocket {
 
 impl Reactor for WatchedSocket {
     fn write_vectored(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        if self.over.load(SeqCst) {
+            return Err(self.describe_failure());
+        }
         sys::socket::send(self.handle.as_fd(), slices, more)
     }
 
@@ -429,8 +443,7 @@ impl Reactor for WatchedSocket {
     }
 
     fn failure(&self) -> Option<io::Error> {
-        let failed = self.revoked.load(SeqCst) || self.failed.load(SeqCst) != 0 || self.watch.is_orphaned();
-        failed.then(|| self.describe_failure())
+        self.over.load(SeqCst).then(|| self.describe_failure())
     }
 
     fn watch(&self) {

@@ -92,6 +92,10 @@ impl Watch {
             self.sockets().remove(&token);
             return Err(error.into());
         }
+        // If it has ended meanwhile, who told the others may not have seen this one.
+        if self.is_orphaned() {
+            socket.orphan();
+        }
         Ok(socket)
     }
 
@@ -233,7 +237,7 @@ impl Watch {
         self.orphaned.store(true, SeqCst);
         let sockets: Vec<_> = self.sockets().values().cloned().collect();
         for socket in sockets {
-            socket.wake_writer();
+            socket.orphan();
             socket.reap();
             if socket.is_done() {
                 self.forget(&socket);
