@@ -69,7 +69,8 @@ impl Contender {
     pub(crate) const SPLICE_BLOCK: Self = sink("splice of one block", Mechanism::Splice, Memory::ImmutableBlock);
     pub(crate) const SPLICE_LEASE: Self = sink("splice of one block in place", Mechanism::Splice, Memory::Lease);
     pub(crate) const SPLICE_IN_PLACE: Self = sink("splice of a ring in place", Mechanism::Splice, Memory::Ring);
-    pub(crate) const SPLICE_FRESH: Self = sink("splice of a ring of fresh pages", Mechanism::Splice, Memory::FreshPages);
+    pub(crate) const SPLICE_FRESH: Self =
+        sink("splice of a ring of fresh pages", Mechanism::Splice, Memory::FreshPages);
 
     /// False if this build does not have it.
     pub(crate) fn is_built(self) -> bool {
@@ -92,8 +93,12 @@ impl Contender {
                 socket.set_nonblocking()?;
                 on_tokio(store, |mut store| async move {
                     let times = match socket {
-                        Socket::Tcp(socket) => by_write_all(tokio::net::TcpStream::from_std(socket), &mut store, total).await,
-                        Socket::Unix(socket) => by_write_all(tokio::net::UnixStream::from_std(socket), &mut store, total).await,
+                        Socket::Tcp(socket) => {
+                            by_write_all(tokio::net::TcpStream::from_std(socket), &mut store, total).await
+                        }
+                        Socket::Unix(socket) => {
+                            by_write_all(tokio::net::UnixStream::from_std(socket), &mut store, total).await
+                        }
                     };
                     (times, store)
                 })
@@ -140,11 +145,7 @@ where
     Ok((start, Instant::now()))
 }
 
-async fn by_write_all(
-    socket: io::Result<impl AsyncWrite + Unpin>,
-    store: &mut Store,
-    total: u64,
-) -> io::Result<Times> {
+async fn by_write_all(socket: io::Result<impl AsyncWrite + Unpin>, store: &mut Store, total: u64) -> io::Result<Times> {
     let mut socket = socket?;
     let start = Instant::now();
     let mut sent = 0;

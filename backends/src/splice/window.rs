@@ -23,10 +23,7 @@ const LARGEST: usize = 64 << 10;
 #[cold]
 pub(super) fn open(socket: BorrowedFd<'_>) -> usize {
     let Ok(mut buffer) = socket_send_buffer_size(socket) else { return SMALLEST };
-    if default_send_buffer() == Some(buffer)
-        && buffer < WANTED
-        && set_socket_send_buffer_size(socket, WANTED).is_ok()
-    {
+    if default_send_buffer() == Some(buffer) && buffer < WANTED && set_socket_send_buffer_size(socket, WANTED).is_ok() {
         buffer = socket_send_buffer_size(socket).unwrap_or(buffer);
     }
     (buffer / 16 / 4096 * 4096).clamp(SMALLEST, LARGEST)

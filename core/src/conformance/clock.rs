@@ -118,7 +118,12 @@ pub(super) async fn until(limit: Duration, mut done: impl FnMut() -> bool) -> bo
         if start.elapsed() >= limit {
             return false;
         }
-        limited(Duration::from_millis(1), std::future::pending::<()>()).await;
+        a_moment().await;
     }
     true
+}
+
+/// Lets others have a turn.
+pub(super) async fn a_moment() {
+    limited(Duration::from_millis(1), std::future::pending::<()>()).await;
 }

@@ -52,7 +52,7 @@ impl Shared {
                 self.wipe_lease(filled);
                 Fate::Free
             }
-            // Many at once, before the first of them is written again, unless nobody may find the old bytes here meanwhile.
+            // Many at once when they are needed, unless nobody may find the old bytes here meanwhile.
             Reuse::FreshPages if !self.scrub => Fate::Stale,
             Reuse::InPlace | Reuse::FreshPages => {
                 let slice = filled.as_slice();
