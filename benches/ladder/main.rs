@@ -10,6 +10,9 @@
 //! ratio is of one round.
 
 #[cfg(zerosink_linux)]
+#[path = "../chance/mod.rs"]
+mod chance;
+#[cfg(zerosink_linux)]
 #[path = "../ends/mod.rs"]
 mod ends;
 #[cfg(zerosink_linux)]

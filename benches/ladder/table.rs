@@ -1,6 +1,7 @@
 //! One row per cell.
 
 use crate::{
+    chance::Chance,
     ends::{self, congestion},
     run::{Cell, Contender, Link},
     wire::network::Network,
@@ -73,10 +74,11 @@ fn row(cell: &Cell, network: Option<&Network>, rounds: usize) -> std::io::Result
     let permitted: Vec<Contender> = Contender::ALL.into_iter().filter(|c| cell.permits(*c)).collect();
     let mut rates = vec![Vec::new(); Contender::ALL.len()];
     let mut used = Mechanism::Copy;
-    for round in 0..rounds {
-        // Each round starts with another contender: nobody is always first after the pause between rounds.
-        for turn in 0..permitted.len() {
-            let contender = permitted[(turn + round) % permitted.len()];
+    let mut chance = Chance::new();
+    let mut order = permitted.clone();
+    for _ in 0..rounds {
+        chance.shuffle(&mut order);
+        for &contender in &order {
             let (seconds, mechanism) = cell.run(contender, network)?;
             rates[contender as usize].push(cell.total as f64 / seconds / 1e9);
             if contender == Contender::Auto {

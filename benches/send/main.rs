@@ -15,6 +15,9 @@
 #[cfg(zerosink_linux)]
 mod by_hand;
 #[cfg(zerosink_linux)]
+#[path = "../chance/mod.rs"]
+mod chance;
+#[cfg(zerosink_linux)]
 mod contender;
 #[cfg(zerosink_linux)]
 #[path = "../ends/mod.rs"]

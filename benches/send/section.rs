@@ -5,6 +5,7 @@ use std::{env, io, os::unix::process::CommandExt as _, process::Command};
 use rustix::process::{Resource, Rlimit, geteuid, setrlimit};
 
 use crate::{
+    chance::Chance,
     contender::Contender,
     ends::{self, Place, congestion},
     store::{Memory, Store},
@@ -143,10 +144,9 @@ impl Section {
         let mut stores: Vec<(Memory, Store)> = Vec::new();
         let mut seconds = vec![Vec::new(); contenders.len()];
         let mut order: Vec<usize> = (0..contenders.len()).collect();
-        let mut chance = Chance(1);
+        let mut chance = Chance::new();
         let place = if run.apart { Place::Apart } else { self.place };
         for _ in 0..run.rounds {
-            // Nobody always comes after the same other one, who leaves caches and free lists behind as he likes them.
             chance.shuffle(&mut order);
             for &index in &order {
                 let contender = contenders[index];
@@ -177,20 +177,6 @@ impl Section {
             );
         }
         Ok(())
-    }
-}
-
-/// The same each time (xorshift64).
-struct Chance(u64);
-
-impl Chance {
-    fn shuffle(&mut self, items: &mut [usize]) {
-        for last in (1..items.len()).rev() {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            items.swap(last, (self.0 % (last as u64 + 1)) as usize);
-        }
     }
 }
 
