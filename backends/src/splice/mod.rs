@@ -13,14 +13,13 @@ mod pipe;
 mod window;
 
 use std::{
-    io::{self, IoSlice},
+    io,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use smallvec::SmallVec;
 use zerosink_core::{
     AttachError, Backend, Connection, Mechanism, Policy, Proof, Refusal, Reuse, Segment, SendError, SendQueue,
     SinkConfig, Support, Transmit, ZeroCopySink,
@@ -98,7 +97,7 @@ impl Backend for Gift {
 #[derive(Debug)]
 struct Pages {
     mechanism: Mechanism,
-    /// Bytes of one `splice`; `None` before the first.
+    /// Bytes of one `splice` to an `AF_UNIX` socket; `None` before the first.
     piece: Option<usize>,
 }
 
@@ -154,11 +153,11 @@ impl Pages {
     /// One send of the run at the front.
     fn send(&mut self, connection: &Connection, run: &Run, segments: &[Segment<'_>]) -> io::Result<usize> {
         // Not before a socket is spliced to: what is copied into a larger send buffer is the kernel's memory.
-        let piece = *self.piece.get_or_insert_with(|| match connection.family() {
-            Family::Unix => window::open(connection.as_fd()),
+        let (piece, most) = match connection.family() {
+            Family::Unix => (*self.piece.get_or_insert_with(|| window::open(connection.as_fd())), window::MOST),
             // TCP makes packets of it anyway.
-            _ => usize::MAX,
-        });
+            _ => (usize::MAX, usize::MAX),
+        };
         let (ours, rest) = segments.split_at(run.segments);
         let memory = ours.iter().filter_map(|segment| match segment {
             Segment::Owned(bytes) => Some(Bytes::clone(bytes)),
@@ -179,7 +178,7 @@ impl Pages {
                 }
             }
             let pipe = Pipe::take()?;
-            let slices: SmallVec<[IoSlice<'_>; 8]> = ours.iter().map(|s| IoSlice::new(s.as_slice())).collect();
+            let slices = window::front(ours, most);
             let _quiet = NoSigpipe::new();
             let carried = pipe.carry(&slices, socket, How { gift, more: !rest.is_empty(), piece })?;
             if carried.full {

@@ -7,15 +7,20 @@
 //! was read, so that it is a small part of the whole.
 
 use std::{
+    io::IoSlice,
     os::{fd::BorrowedFd, unix::net::UnixStream},
     sync::OnceLock,
 };
 
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
+use smallvec::SmallVec;
+use zerosink_core::Segment;
 
 /// Bytes that a send buffer is asked to hold. The kernel makes it twice that, for what it needs itself (socket(7)), and no more than
 /// twice `net.core.wmem_max`, which is 208 KiB on many hosts.
 const WANTED: usize = 1 << 20;
+/// Bytes that one send refers to. What a full socket does not take was referred to in vain.
+pub(super) const MOST: usize = 256 << 10;
 const SMALLEST: usize = 16 << 10;
 const LARGEST: usize = 64 << 10;
 
@@ -27,6 +32,21 @@ pub(super) fn open(socket: BorrowedFd<'_>) -> usize {
         buffer = socket_send_buffer_size(socket).unwrap_or(buffer);
     }
     (buffer / 16 / 4096 * 4096).clamp(SMALLEST, LARGEST)
+}
+
+/// The first `most` bytes of segments.
+pub(super) fn front<'a>(segments: &'a [Segment<'_>], most: usize) -> SmallVec<[IoSlice<'a>; 8]> {
+    let mut left = most;
+    let mut slices = SmallVec::new();
+    for slice in segments.iter().map(Segment::as_slice) {
+        if left == 0 {
+            break;
+        }
+        let part = &slice[..slice.len().min(left)];
+        left -= part.len();
+        slices.push(IoSlice::new(part));
+    }
+    slices
 }
 
 /// What a new socket has. (`net.core.wmem_default` says so too, but not in every namespace.)
