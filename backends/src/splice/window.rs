@@ -1,10 +1,10 @@
 //! How much an `AF_UNIX` socket's queue may hold, and how much of it one call fills.
 //!
 //! A full `AF_UNIX` socket becomes writable when three quarters of its send buffer are free (`unix_writable` in
-//! `net/unix/af_unix.c`). A reader that copies 10 GB/s empties what is left of the default send buffer in 5 µs, which is less than it
-//! takes to wake the writer: both would sleep by turns. Bytes that are copied take turns anyway, in a cache; a queue of references
-//! costs the kernel nothing but these, for the pages are the sender's own. Each call makes a buffer that is freed only when its last byte
-//! was read, so that it is a small part of the whole.
+//! `net/unix/af_unix.c`). A reader that copies 10 GB/s empties the quarter that is left of the default in 5 µs, in less time than it
+//! takes to wake the writer, and then both sleep by turns. So the send buffer is enlarged, which costs the kernel nothing: the queue
+//! refers to the sender's own pages. Each call makes a buffer that is freed only when its last byte was read, so that it is a small
+//! part of the whole.
 
 use std::{
     io::IoSlice,
@@ -19,7 +19,7 @@ use zerosink_core::Segment;
 /// Bytes that a send buffer is asked to hold. The kernel makes it twice that, for what it needs itself (socket(7)), and no more than
 /// twice `net.core.wmem_max`, which is 208 KiB on many hosts.
 const WANTED: usize = 1 << 20;
-/// Bytes that one send refers to. What a full socket does not take was referred to in vain.
+/// Bytes that one send refers to, at most. What a full socket does not take was referred to in vain.
 pub(super) const MOST: usize = 256 << 10;
 const SMALLEST: usize = 16 << 10;
 const LARGEST: usize = 64 << 10;
