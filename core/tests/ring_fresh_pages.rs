@@ -27,19 +27,22 @@ fn poll(future: &mut Reserve) -> Poll<Result<Grant, RingError>> {
 }
 
 #[test]
-fn fresh_pages_are_replaced_before_reuse_and_not_written_before() {
-    let (pages, log) = Pages::new(4);
-    let ring = Ring::builder().scrub(true).poison(0xAA).build_on(pages).unwrap();
-    assert_eq!((ring.reuse(), ring.facts().unit), (Reuse::FreshPages, Pages::UNIT));
-    let one = lease(&ring, 1, 0x11);
-    let two = lease(&ring, 4097, 0x22);
-    assert_eq!(ring.stats().leased, 3 * Pages::UNIT, "no two leases share a unit");
-    drop(ring.try_reserve(1).unwrap());
-    assert!(log.recycled.lock().unwrap().is_empty(), "what was never sent needs no replacement");
-    drop(two);
-    drop(one);
-    assert_eq!(*log.recycled.lock().unwrap(), [4096..12288, 0..4096]);
-    assert_eq!(*log.seen.lock().unwrap(), [0x22, 0x11], "old pages are left as they were sent");
+fn pages_of_a_ring_that_wipes_are_replaced_at_once_and_not_written_before() {
+    for builder in [Ring::builder().scrub(true), Ring::builder().poison(0xAA), Ring::builder().scrub(true).poison(0xAA)]
+    {
+        let (pages, log) = Pages::new(4);
+        let ring = builder.build_on(pages).unwrap();
+        assert_eq!((ring.reuse(), ring.facts().unit), (Reuse::FreshPages, Pages::UNIT));
+        let one = lease(&ring, 1, 0x11);
+        let two = lease(&ring, 4097, 0x22);
+        assert_eq!(ring.stats().leased, 3 * Pages::UNIT, "no two leases share a unit");
+        drop(ring.try_reserve(1).unwrap());
+        assert!(log.recycled.lock().unwrap().is_empty(), "what was never sent needs no replacement");
+        drop(two);
+        drop(one);
+        assert_eq!(*log.recycled.lock().unwrap(), [4096..12288, 0..4096]);
+        assert_eq!(*log.seen.lock().unwrap(), [0x22, 0x11], "old pages are left as they were sent");
+    }
 }
 
 #[test]
@@ -69,7 +72,7 @@ fn what_comes_back_gets_fresh_pages_in_batches_when_it_is_needed() {
 #[test]
 fn what_came_back_before_or_after_somebody_waits_is_renewed_for_him() {
     let (pages, log) = Pages::new(4);
-    let ring = Ring::builder().poison(0xAA).build_on(pages).unwrap();
+    let ring = Ring::builder().build_on(pages).unwrap();
     let [first, second, third, fourth] = [1, 2, 3, 4].map(|fill| lease(&ring, 4096, fill));
     let address = second.as_ptr();
     drop(second);
@@ -167,7 +170,7 @@ fn served(mut reserve: Reserve) -> Grant {
 #[test]
 fn threads_that_wait_for_fresh_pages_are_all_served() {
     let (pages, log) = Pages::new(2);
-    let ring = Ring::builder().poison(0xAA).build_on(pages).unwrap();
+    let ring = Ring::builder().build_on(pages).unwrap();
     thread::scope(|scope| {
         for fill in 0..4_u8 {
             let ring = ring.clone();

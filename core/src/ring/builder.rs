@@ -54,8 +54,8 @@ impl RingBuilder {
         self
     }
 
-    /// Writes `byte` over what comes back, for tests: whoever still reads a returned lease sees it. Goes before
-    /// [`scrub`](Self::scrub).
+    /// Writes `byte` over what comes back, for tests: whoever still reads a returned lease sees it. Pages of a
+    /// [`Reuse::FreshPages`] ring are replaced at once then. Goes before [`scrub`](Self::scrub).
     pub const fn poison(mut self, byte: u8) -> Self {
         self.poison = Some(byte);
         self

@@ -53,7 +53,7 @@ impl Shared {
                 Fate::Free
             }
             // Many at once when they are needed, unless nobody may find the old bytes here meanwhile.
-            Reuse::FreshPages if !self.scrub => Fate::Stale,
+            Reuse::FreshPages if self.wipe_with().is_none() => Fate::Stale,
             Reuse::InPlace | Reuse::FreshPages => {
                 let slice = filled.as_slice();
                 self.replace(self.granule(slice.as_ptr().addr()), self.granules(slice.len()))
