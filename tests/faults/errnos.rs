@@ -46,6 +46,8 @@ enum Ends {
     Revoked,
     /// The stream is whole, and a mechanism was refused for this reason.
     Refused(Mechanism, Refusal),
+    /// The ring loses a piece to the quarantine, and goes on.
+    RingShrinks,
     /// The ring loses all, and whoever reserves is told.
     NoRing,
     /// The driver stops: a send, or closing, fails and says so.
@@ -156,18 +158,18 @@ const SENDFILE: &[Line] = &[
     (Door::Sendfile, &GONE, Which::One, &[Ends::NotSent]),
     (Door::Sendfile, &fails([EIO]), Which::One, &[Ends::NotSent]),
     (Door::PunchHole, &INTERRUPTED, Which::Each, &[Ends::Whole]),
-    (Door::PunchHole, &fails([ENOSPC, EPERM, EOPNOTSUPP, EIO, ENOMEM]), Which::One, &[Ends::Whole]),
+    (Door::PunchHole, &fails([ENOSPC, EPERM, EOPNOTSUPP, EIO, ENOMEM]), Which::One, &[Ends::RingShrinks]),
     (Door::PunchHole, &fails([EPERM]), Which::All, &[Ends::NoRing]),
 ];
 
 const DONT_NEED: &[Line] = &[
-    (Door::DontNeed, &fails([ENOMEM, EPERM, EBADF]), Which::One, &[Ends::Whole]),
+    (Door::DontNeed, &fails([ENOMEM, EPERM, EBADF]), Which::One, &[Ends::RingShrinks]),
     (Door::DontNeed, &fails([EPERM]), Which::All, &[Ends::NoRing]),
     (Door::Populate, &fails([ENOMEM, EFAULT, EINVAL, EPERM, EINTR]), Which::On, &[Ends::Whole]),
 ];
 
 const MAP_FIXED: &[Line] = &[
-    (Door::MapFixed, &fails([ENOMEM, EPERM, EAGAIN]), Which::One, &[Ends::Whole]),
+    (Door::MapFixed, &fails([ENOMEM, EPERM, EAGAIN]), Which::One, &[Ends::RingShrinks]),
     (Door::MapFixed, &fails([ENOMEM]), Which::All, &[Ends::NoRing]),
 ];
 
@@ -241,6 +243,7 @@ impl Ends {
             Self::Refused(mechanism, reason) => {
                 outcome.is_whole() && outcome.stats.refused[mechanism.index()] == Some(reason)
             }
+            Self::RingShrinks => outcome.is_whole() && outcome.ring_lost > 0,
             Self::NoRing => outcome.no_ring && outcome.not_sent.is_none(),
             Self::NoDriver => [&outcome.not_sent, &outcome.not_closed]
                 .into_iter()
