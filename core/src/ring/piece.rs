@@ -6,7 +6,6 @@
 
 use std::{
     mem::{self, MaybeUninit},
-    ops::Range,
     ptr::{self, NonNull},
     slice,
 };
@@ -177,20 +176,6 @@ impl Filled {
 /// Where a ring's memory starts.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Base(pub(super) NonNull<u8>);
-
-impl Base {
-    /// Writes `byte` to a range of the memory's bytes.
-    ///
-    /// # Safety
-    ///
-    /// The memory has that range and lives, and nothing else reads or writes it meanwhile.
-    pub(super) unsafe fn overwrite(self, range: Range<usize>, byte: u8) {
-        // SAFETY: the range lies within the memory.
-        let start = unsafe { self.0.add(range.start) };
-        // SAFETY: it is valid for writes and the caller's alone.
-        unsafe { ptr::write_bytes(start.as_ptr(), byte, range.len()) };
-    }
-}
 
 // SAFETY: an address by itself gives no access; whoever makes a piece of it proves that he may.
 unsafe impl Send for Base {}

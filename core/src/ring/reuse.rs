@@ -1,5 +1,4 @@
 //! What becomes of bytes that come back.
-#![expect(unsafe_code, reason = "poison is written over what is nobody's")]
 
 use std::{
     fmt, io,
@@ -56,7 +55,11 @@ impl Shared {
             Reuse::FreshPages if self.wipe_with().is_none() => Fate::Stale,
             Reuse::InPlace | Reuse::FreshPages => {
                 let slice = filled.as_slice();
-                self.replace(self.granule(slice.as_ptr().addr()), self.granules(slice.len()))
+                let fate = self.replace(self.granule(slice.as_ptr().addr()), self.granules(slice.len()));
+                if let (Fate::Free, Some(byte)) = (fate, self.poison) {
+                    filled.overwrite(byte);
+                }
+                fate
             }
             Reuse::Immutable => Fate::Retired,
         }
@@ -69,20 +72,13 @@ impl Shared {
         let (offset, bytes) = ((start as usize) << self.shift, self.bytes(granules));
         let range = offset..offset + bytes;
         let outcome = match self.facts().reuse {
-            Reuse::FreshPages => self.memory().recycle(range.clone()),
-            _ => self.replace_once(range.clone()),
+            Reuse::FreshPages => self.memory().recycle(range),
+            _ => self.replace_once(range),
         };
         match outcome {
-            Ok(()) => {
-                if let Some(byte) = self.poison {
-                    // SAFETY: the range is of a lease whose last handle is going, or the desk took it to be renewed: the
-                    // caller's alone.
-                    unsafe { self.base().overwrite(range, byte) };
-                }
-                Fate::Free
-            }
+            Ok(()) => Fate::Free,
             Err(error) => {
-                tracing::warn!(%error, offset, bytes, "pages could not be replaced: those that cannot one by one either are in quarantine");
+                tracing::warn!(%error, offset, bytes, "pages could not be replaced: what stays so is in quarantine");
                 Fate::Quarantined
             }
         }
