@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod copy;
 #[cfg(zerosink_linux)]
 mod driver;
+mod handle;
 #[cfg(zerosink_uring)]
 pub mod io_uring;
 #[cfg(zerosink_linux)]

@@ -150,16 +150,22 @@ async fn by_write_all(socket: io::Result<impl AsyncWrite + Unpin>, store: &mut S
     let start = Instant::now();
     let mut sent = 0;
     while sent < total {
-        sent += if let Store::Ring { ring, chunk } = store {
-            let bytes = store::reserve(ring, *chunk).await?;
-            socket.write_all(&bytes).await?;
-            bytes.len()
-        } else {
-            let bytes = store.lend()?;
-            socket.write_all(bytes).await?;
-            bytes.len()
-        } as u64;
+        // As services do: what was sent is done with.
+        let bytes = match store {
+            Store::Buffer(_) => None,
+            Store::Ring { ring, chunk } => Some(store::reserve(ring, *chunk).await?),
+            Store::Kept { .. } => Some(store.share()?),
+        };
+        sent += match &bytes {
+            Some(bytes) => write(&mut socket, bytes).await?,
+            None => write(&mut socket, store.lend()?).await?,
+        };
     }
     socket.shutdown().await?;
     Ok((start, Instant::now()))
+}
+
+async fn write(socket: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<u64> {
+    socket.write_all(bytes).await?;
+    Ok(bytes.len() as u64)
 }

@@ -48,6 +48,7 @@ const EACCES: i32 = 13;
 const EINVAL: i32 = 22;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
+const ENOSPC: i32 = 28;
 const ENOSYS: i32 = 38;
 const ENOPROTOOPT: i32 = 92;
 const EOPNOTSUPP: i32 = 95;
@@ -121,7 +122,8 @@ impl Refusal {
             EPERM | EACCES => Self::Forbidden,
             ENOSYS | EINVAL | EOPNOTSUPP | ENOPROTOOPT => Self::NotInKernel,
             EMFILE | ENFILE => Self::NoDescriptors,
-            ENOMEM | ENOBUFS => Self::NoBuffers,
+            // The last is of `epoll_ctl`, at the limit of watches.
+            ENOMEM | ENOBUFS | ENOSPC => Self::NoBuffers,
             _ => return None,
         })
     }
@@ -144,7 +146,7 @@ impl Refusal {
                 "the kernel copies on delivery here (same host), so zero-copy gains nothing; it is tried again later"
             }
             Self::NoBuffers => {
-                "the kernel has no memory for it (ENOBUFS); raise RLIMIT_MEMLOCK or net.core.optmem_max; it is tried again later"
+                "the kernel has no memory for it (ENOBUFS); raise RLIMIT_MEMLOCK, net.core.optmem_max or fs.epoll.max_user_watches; it is tried again later"
             }
             Self::PinnedBudget => {
                 "this connection holds as many pinned bytes as it may; see SinkConfig::max_pinned_bytes"

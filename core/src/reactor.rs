@@ -34,6 +34,15 @@ pub trait Reactor: Any + Send + Sync + fmt::Debug {
         None
     }
 
+    /// Memory is about to go into custody, or completions to be asked for: none is missed that comes from now on.
+    ///
+    /// # Errors
+    ///
+    /// If events cannot be watched (`epoll_ctl(2)`). Then nothing may go into custody.
+    fn prepare(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Memory went into custody: from now on releases have to be watched for.
     fn watch(&self);
 

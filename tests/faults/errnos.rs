@@ -82,14 +82,19 @@ const OF_ALL: &[Line] = &[
     (Door::EpollCreate, &fails([EMFILE, ENFILE, ENOMEM]), Which::All, &[Ends::NotMade]),
     (Door::TimerCreate, &fails([EMFILE, ENFILE, ENOMEM]), Which::All, &[Ends::NotMade]),
     (Door::EpollCtl, &fails([ENOMEM, ENOSPC]), Which::One, &[Ends::NotMade, Ends::Whole]),
-    (Door::EpollWait, &INTERRUPTED, Which::Each, &[Ends::Whole]),
-    (Door::EpollWait, &fails([EINVAL, EBADF]), Which::One, &[Ends::NoDriver, Ends::Whole]),
     (Door::TimerSet, &fails([EINVAL, EPERM]), Which::One, &[Ends::Whole]),
     (Door::TimerSet, &fails([EINVAL, EPERM]), Which::All, &[Ends::Whole]),
     (Door::SocketKind, &fails([ENOBUFS, EPERM]), Which::All, &[Ends::NotMade]),
     (Door::PeerName, &fails([ENOBUFS]), Which::All, &[Ends::NotMade]),
     (Door::Shutdown, &fails([ENOTCONN]), Which::One, &[Ends::Whole]),
     (Door::Shutdown, &fails([ENOBUFS, EPERM]), Which::All, &[Ends::NotClosed]),
+];
+
+/// What a sink needs whose memory goes into custody: the inner epoll. Where its socket cannot go there, its sends are copied.
+const INSIDE: &[Line] = &[
+    (Door::EpollCtl, &fails([ENOMEM, ENOSPC]), Which::On, &[Ends::NotMade, Ends::Whole]),
+    (Door::EpollWait, &INTERRUPTED, Which::Each, &[Ends::Whole]),
+    (Door::EpollWait, &fails([EINVAL, EBADF]), Which::One, &[Ends::NoDriver, Ends::Whole]),
 ];
 
 const COPY: &[Line] = &[
@@ -329,22 +334,22 @@ every_errno! {
     copy: by("copy", Mechanism::Copy, false, Memory::Heap), &[OF_ALL, COPY];
     copy_of_many: by("copy of many", Mechanism::Copy, false, Memory::Crumbs), &[COPY_MANY];
     copy_over_unix: by("copy, AF_UNIX", Mechanism::Copy, true, Memory::Heap), &[COPY];
-    msg_zerocopy: by("msg-zerocopy", Mechanism::MsgZerocopy, false, Memory::Heap), &[OF_ALL, ZERO_COPY];
-    auto: AUTO, &[OF_ALL, OF_AUTO];
+    msg_zerocopy: by("msg-zerocopy", Mechanism::MsgZerocopy, false, Memory::Heap), &[OF_ALL, INSIDE, ZERO_COPY];
+    auto: AUTO, &[OF_ALL, INSIDE, OF_AUTO];
     splice: by("splice", Mechanism::Splice, false, Memory::Anonymous(Replacement::DontNeed)), &[THROUGH_PIPES, DONT_NEED];
     splice_over_unix: by("splice, AF_UNIX", Mechanism::Splice, true, Memory::Anonymous(Replacement::DontNeed)),
         &[THROUGH_PIPES];
     splice_of_a_memfd: by("splice of a memfd", Mechanism::Splice, false, Memory::Memfd), &[SENDFILE];
     gift: by("gift", Mechanism::Gift, false, Memory::Anonymous(Replacement::MapFixed)), &[THROUGH_PIPES, MAP_FIXED];
     splice_on_the_users_word: by("splice on the user's word", Mechanism::Splice, false, Memory::InPlace),
-        &[OF_ALL, ACKNOWLEDGED, BY_TIME_STAMPS];
+        &[OF_ALL, INSIDE, ACKNOWLEDGED, BY_TIME_STAMPS];
     splice_on_the_users_word_over_unix: by("splice on the user's word, AF_UNIX", Mechanism::Splice, true, Memory::InPlace),
         &[ACKNOWLEDGED];
 }
 
 #[cfg(zerosink_uring)]
 every_errno! {
-    io_uring: by("io-uring", Mechanism::IoUring, false, Memory::Heap), &[OF_ALL, URING];
+    io_uring: by("io-uring", Mechanism::IoUring, false, Memory::Heap), &[OF_ALL, INSIDE, URING];
     auto_without_io_uring: AUTO, &[URING_OF_AUTO];
 }
 

@@ -16,19 +16,31 @@ use zerosink::{Mechanism, Path, Position, ReleaseError, SendError, SendQueue, Si
 
 /// `setsockopt(SO_ZEROCOPY)`.
 pub(crate) fn set_zerocopy(socket: &impl AsFd) -> io::Result<()> {
-    let one: libc::c_int = 1;
-    #[expect(unsafe_code, reason = "rustix has no SO_ZEROCOPY")]
-    // SAFETY: the fd is open for the call, and pointer and length describe `one`.
+    set_option(socket, libc::SO_ZEROCOPY, 1)
+}
+
+fn set_option(socket: &impl AsFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "rustix has no calls for these")]
+    // SAFETY: the fd is open for the call, and pointer and length describe `value`.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_ZEROCOPY,
-            (&raw const one).cast(),
-            size_of_val(&one) as libc::socklen_t,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `setsockopt(SO_TIMESTAMPING)`: the error queue gets a message for each send that is acknowledged.
+pub(crate) fn ask_for_time_stamps(socket: &impl AsFd) -> io::Result<()> {
+    let flags: libc::c_uint = libc::SOF_TIMESTAMPING_TX_ACK
+        | libc::SOF_TIMESTAMPING_SOFTWARE
+        | libc::SOF_TIMESTAMPING_OPT_ID
+        | libc::SOF_TIMESTAMPING_OPT_TSONLY;
+    set_option(socket, libc::SO_TIMESTAMPING, flags as libc::c_int)
 }
 
 /// One `sendmsg(MSG_ZEROCOPY)`.

@@ -17,7 +17,7 @@ use zerosink_core::{
 };
 
 use crate::{
-    copy::{poll_copy, poll_copy_front},
+    copy::poll_copy,
     path::{Oracle, Route},
     probe,
 };
@@ -43,6 +43,20 @@ pub(super) struct Ladder {
     failed_attach: Option<AttachError>,
     /// A backend of the user's own: it takes every send.
     own: Option<Box<dyn ZeroCopySink + Unpin>>,
+}
+
+/// Owned bytes that are copied whatever memory they are in: most sends of a service. The sink has this at hand, so that such a send does
+/// not look at the ladder.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ShortCut {
+    /// Sends of fewer bytes than that,
+    pub(super) below: usize,
+    /// for this reason.
+    pub(super) reason: Refusal,
+}
+
+impl ShortCut {
+    pub(super) const NONE: Self = Self { below: 0, reason: Refusal::NotChosen };
 }
 
 struct Rung {
@@ -173,38 +187,20 @@ impl Ladder {
         self.current
     }
 
-    #[inline(always)]
-    pub(super) fn poll_send(
-        &mut self,
-        connection: &Connection,
-        cx: &mut Context<'_>,
-        queue: &mut SendQueue<'_>,
-    ) -> Poll<Result<usize, SendError>> {
-        // Most sends of a service, without a look at anything else.
-        if let [Segment::Owned(bytes)] = queue.segments()
-            && let Some(reason) = self.copies(bytes.len())
-            && self.current == Mechanism::Copy
-            && self.own.is_none()
-        {
-            return poll_copy_front(connection, cx, queue, reason);
-        }
-        self.poll_any(connection, cx, queue)
+    /// What needs no choice now.
+    pub(super) fn short_cut(&self) -> ShortCut {
+        if self.current == Mechanism::Copy && self.own.is_none() { self.always_copied() } else { ShortCut::NONE }
     }
 
-    /// Why so many owned bytes are copied, whatever memory they are in.
-    #[inline]
-    fn copies(&self, bytes: usize) -> Option<Refusal> {
-        if self.situation.forced == Some(Mechanism::Copy) {
-            Some(Refusal::NotChosen)
-        } else if bytes < self.situation.thresholds.least() {
-            Some(Refusal::Small)
-        } else {
-            None
+    fn always_copied(&self) -> ShortCut {
+        match self.situation.forced {
+            Some(Mechanism::Copy) => ShortCut { below: usize::MAX, reason: Refusal::NotChosen },
+            _ => ShortCut { below: self.situation.thresholds.least(), reason: Refusal::Small },
         }
     }
 
     #[inline(never)]
-    fn poll_any(
+    pub(super) fn poll_send(
         &mut self,
         connection: &Connection,
         cx: &mut Context<'_>,
@@ -250,10 +246,7 @@ impl Ladder {
     /// So many segments at the front are copied whatever the memory is: borrowed ones, and owned ones that are too few bytes. They go
     /// by one call, such as the head of a response with a small body.
     fn small_run(&self, segments: &[Segment<'_>]) -> usize {
-        let least = match self.situation.forced {
-            Some(Mechanism::Copy) => usize::MAX,
-            _ => self.situation.thresholds.least(),
-        };
+        let least = self.always_copied().below;
         segments
             .chunk_by(|a, b| is_borrowed(a) == is_borrowed(b))
             .take_while(|run| {
@@ -271,7 +264,8 @@ impl Ladder {
         bytes: usize,
         reuse: Reuse,
     ) -> Result<Mechanism, Refusal> {
-        if let Some(reason) = self.copies(bytes) {
+        let ShortCut { below, reason } = self.always_copied();
+        if bytes < below {
             return Err(reason);
         }
         self.situation.bytes = bytes;

@@ -1,6 +1,7 @@
 //! The sink that chooses: several mechanisms on one connection, a ladder per send, and reasons for every refusal.
 
 mod address;
+mod fairness;
 mod ladder;
 mod source;
 mod split;
@@ -11,13 +12,13 @@ use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, ReadBuf};
 use zerosink_core::{
-    Backend, Connection, Mechanism, Path, ReleaseError, SendError, SendQueue, SinkConfig, SinkStats, ZeroCopySink,
-    sink::Position,
+    Backend, Connection, Mechanism, Path, ReleaseError, Segment, SendError, SendQueue, SinkConfig, SinkStats,
+    ZeroCopySink, sink::Position,
 };
 
 pub use address::Address;
@@ -27,12 +28,15 @@ pub(crate) use source::Source;
 pub(crate) use source::connect;
 pub use split::AutoReadHalf;
 
-use self::ladder::Ladder;
+use self::{
+    fairness::Fairness,
+    ladder::{Ladder, ShortCut},
+};
 #[cfg(zerosink_linux)]
-use crate::driver::{Reader, Socket};
-use crate::path::Route;
+use crate::driver::Socket;
 #[cfg(not(zerosink_linux))]
-use crate::portable::{Reader, Socket};
+use crate::portable::Socket;
+use crate::{copy::poll_copy_front, path::Route};
 
 /// The sink that `ZeroCopySink::auto(socket)` makes.
 ///
@@ -43,7 +47,8 @@ pub struct AutoSink {
     ladder: Box<Ladder>,
     connection: Arc<Connection>,
     socket: Arc<Socket>,
-    reader: Option<Reader>,
+    fairness: Fairness,
+    short_cut: ShortCut,
 }
 
 impl AutoSink {
@@ -62,7 +67,13 @@ impl AutoSink {
         #[cfg(zerosink_uring)]
         ladder.attach(&crate::io_uring::IoUring, &connection, config).await;
         ladder.finish(&connection)?;
-        Ok(Self { ladder: Box::new(ladder), connection, socket, reader: None })
+        Ok(Self {
+            ladder: Box::new(ladder),
+            connection,
+            socket,
+            fairness: Fairness::default(),
+            short_cut: ShortCut::NONE,
+        })
     }
 
     /// Attaches a backend of your own, when everything accepted before is in the socket. From then on its sink takes every
@@ -74,6 +85,7 @@ impl AutoSink {
     pub async fn with_backend(mut self, backend: &dyn Backend, config: &SinkConfig) -> io::Result<Self> {
         poll_fn(|cx| self.ladder.poll_flush(cx)).await?;
         self.ladder.insist(backend, &self.connection, config).await?;
+        self.short_cut = self.ladder.short_cut();
         Ok(self)
     }
 
@@ -100,12 +112,8 @@ impl AutoSink {
     /// # Errors
     ///
     /// If this sink was made of a write half: its reading side is elsewhere already.
-    pub fn into_split(mut self) -> io::Result<(AutoReadHalf, Self)> {
-        let reader = match self.reader.take() {
-            Some(reader) => reader,
-            None => Reader::new(&self.socket)?,
-        };
-        Ok((AutoReadHalf::new(reader), self))
+    pub fn into_split(self) -> io::Result<(AutoReadHalf, Self)> {
+        Ok((AutoReadHalf::new(&self.socket)?, self))
     }
 }
 
@@ -116,7 +124,21 @@ impl ZeroCopySink for AutoSink {
         queue: &mut SendQueue<'_>,
     ) -> Poll<Result<usize, SendError>> {
         let this = &mut *self;
-        this.ladder.poll_send(&this.connection, cx, queue)
+        ready!(this.fairness.poll_turn(cx));
+        let sent = match queue.segments() {
+            [Segment::Owned(bytes)] if bytes.len() < this.short_cut.below => {
+                poll_copy_front(&this.connection, cx, queue, this.short_cut.reason)
+            }
+            _ => {
+                let sent = this.ladder.poll_send(&this.connection, cx, queue);
+                this.short_cut = this.ladder.short_cut();
+                sent
+            }
+        };
+        if let Poll::Ready(Ok(bytes)) = sent {
+            this.fairness.count(bytes);
+        }
+        sent
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), SendError>> {
@@ -138,7 +160,7 @@ impl ZeroCopySink for AutoSink {
         if let Some(own) = self.ladder.own_mut() {
             return own.poll_close(cx);
         }
-        std::task::ready!(self.as_mut().poll_flush(cx))?;
+        ready!(self.as_mut().poll_flush(cx))?;
         let mechanism = self.mechanism();
         Poll::Ready(self.connection.shutdown().map_err(|error| SendError::new(mechanism, "shutdown", error)))
     }
@@ -157,14 +179,8 @@ impl ZeroCopySink for AutoSink {
 }
 
 impl AsyncRead for AutoSink {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        // Registered on first use: a connection that only sends costs the runtime nothing for reading.
-        let reader = match &mut this.reader {
-            Some(reader) => reader,
-            slot => slot.insert(Reader::new(&this.socket)?),
-        };
-        reader.poll_read(cx, buffer)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.socket.handle().poll_receive(cx, buffer)
     }
 }
 

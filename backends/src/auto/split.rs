@@ -3,30 +3,32 @@
 use std::{
     fmt, io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, ReadBuf};
 
 #[cfg(zerosink_linux)]
-use crate::driver::Reader;
+use crate::driver::Socket;
 #[cfg(not(zerosink_linux))]
-use crate::portable::Reader;
+use crate::portable::Socket;
 
 /// Reads what the peer sends. The sending side is the [`AutoSink`](super::AutoSink) it was split from.
 pub struct AutoReadHalf {
-    reader: Reader,
+    socket: Arc<Socket>,
 }
 
 impl AutoReadHalf {
-    pub(super) const fn new(reader: Reader) -> Self {
-        Self { reader }
+    pub(super) fn new(socket: &Arc<Socket>) -> io::Result<Self> {
+        socket.handle().check_readable()?;
+        Ok(Self { socket: Arc::clone(socket) })
     }
 }
 
 impl AsyncRead for AutoReadHalf {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().reader.poll_read(cx, buffer)
+        self.socket.handle().poll_receive(cx, buffer)
     }
 }
 

@@ -10,35 +10,23 @@ use std::{
 use rustix::net::{SocketAddrAny, SocketAddrUnix, getpeername, getsockname};
 use zerosink_core::{SinkConfig, custody::Ledger, policy::Family};
 
-use super::{Handle, WatchedSocket, current};
+use super::{WatchedSocket, current};
 use crate::{
     auto::{Address, Source},
+    handle::Handle,
     sys,
 };
 
 impl WatchedSocket {
-    /// Takes a socket over from tokio or the standard library and starts to watch it in the current runtime.
+    /// Takes a socket over from its user, to be watched in the current runtime.
     pub(crate) fn open(source: Source, config: &SinkConfig, ledger: &Arc<Ledger>) -> io::Result<(Arc<Self>, Family)> {
-        let handle = match source {
-            Source::Tcp(stream) => Handle::Fd(stream.into_std()?.into()),
-            Source::Unix(stream) => Handle::Fd(stream.into_std()?.into()),
-            Source::TcpHalf(half) => Handle::TcpHalf(half),
-            Source::UnixHalf(half) => Handle::UnixHalf(half),
-            Source::StdTcp(stream) => {
-                stream.set_nonblocking(true)?;
-                Handle::Fd(stream.into())
-            }
-            Source::StdUnix(stream) => {
-                stream.set_nonblocking(true)?;
-                Handle::Fd(stream.into())
-            }
-        };
+        let watch = current()?;
+        let handle = Handle::of(source)?;
         let family = sys::socket::connected_stream(handle.as_fd())?;
         if let (Family::Tcp, Some(bytes)) = (family, config.notsent_low_water) {
             sys::socket::set_notsent_low_water(handle.as_fd(), bytes)?;
         }
-        let socket = current()?.register(handle, family, config.release_timeout, Arc::clone(ledger))?;
-        Ok((socket, family))
+        Ok((watch.register(handle, family, config.release_timeout, Arc::clone(ledger)), family))
     }
 
     pub(crate) fn peer_addr(&self) -> io::Result<Address> {

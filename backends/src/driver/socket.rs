@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst},
@@ -13,32 +13,16 @@ use std::{
 
 use atomic_waker::AtomicWaker;
 use rustix::event::epoll::EventFlags;
-use tokio::net::{tcp, unix};
 use zerosink_core::{Reactor, custody::Ledger, policy::Family};
 
 use super::{Watch, reaper};
-use crate::sys::{self, errqueue::Message};
+use crate::{
+    handle::Handle,
+    sys::{self, errqueue::Message},
+};
 
 /// The kernel has so long to let go of a revoked connection's memory.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// Whatever keeps the file descriptor open.
-#[derive(Debug)]
-pub(crate) enum Handle {
-    Fd(OwnedFd),
-    TcpHalf(tcp::OwnedWriteHalf),
-    UnixHalf(unix::OwnedWriteHalf),
-}
-
-impl AsFd for Handle {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Fd(fd) => fd.as_fd(),
-            Self::TcpHalf(half) => half.as_ref().as_fd(),
-            Self::UnixHalf(half) => half.as_ref().as_fd(),
-        }
-    }
-}
 
 /// When the peer, or the kernel, last moved.
 #[derive(Debug)]
@@ -47,32 +31,23 @@ struct Progress {
     /// How far the peer is: a number that grows with what it has.
     reached: u64,
     since: Instant,
+    /// When a writer was first seen to wait for room, if he has waited each time since then.
+    waiting: Option<Instant>,
 }
 
-/// Since when a writer waits for the full socket.
-#[derive(Debug, Default)]
-struct Waiting {
-    since: Option<Instant>,
-    /// He was told to try again although nothing happened. If he waits again, then since here.
-    before: Option<Instant>,
-}
-
-/// One socket in an inner epoll.
+/// One socket, as the driver of a runtime has it.
 #[derive(Debug)]
+#[repr(C)] // What every send touches comes first, then what every wait for room does.
 pub(crate) struct WatchedSocket {
     handle: Handle,
-    family: Family,
-    token: u64,
-    timeout: Duration,
-    watch: Arc<Watch>,
-    ledger: Arc<Ledger>,
     /// Counts events after which a write may succeed.
     events: AtomicU64,
     /// Nothing can be sent any more; [`describe_failure`](Self::describe_failure) says why.
     over: AtomicBool,
-    writer: AtomicWaker,
-    progress: Mutex<Progress>,
-    waiting: Mutex<Waiting>,
+    /// It is in the inner epoll, as it must be before a completion can come.
+    inside: AtomicBool,
+    /// A writer waits for room. The timer notes since when.
+    waits: AtomicBool,
     lingering: AtomicBool,
     /// The sending direction is closed.
     closed: AtomicBool,
@@ -81,8 +56,15 @@ pub(crate) struct WatchedSocket {
     /// A send by io_uring waits for room.
     #[cfg(zerosink_uring)]
     wants_room: AtomicBool,
+    watch: Arc<Watch>,
+    writer: AtomicWaker,
+    ledger: Arc<Ledger>,
+    token: u64,
+    timeout: Duration,
+    progress: Mutex<Progress>,
     /// The error number of a send that was accepted and will never be in the socket; 0 if there is none.
     failed: AtomicI32,
+    family: Family,
 }
 
 impl WatchedSocket {
@@ -101,11 +83,12 @@ impl WatchedSocket {
             timeout,
             watch,
             ledger,
+            inside: AtomicBool::new(false),
             events: AtomicU64::new(0),
             over: AtomicBool::new(false),
             writer: AtomicWaker::new(),
-            progress: Mutex::new(Progress { released: 0, reached: 0, since: Instant::now() }),
-            waiting: Mutex::default(),
+            waits: AtomicBool::new(false),
+            progress: Mutex::new(Progress { released: 0, reached: 0, since: Instant::now(), waiting: None }),
             lingering: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
@@ -120,8 +103,40 @@ impl WatchedSocket {
         self.token
     }
 
-    pub(super) const fn is_write_half(&self) -> bool {
-        matches!(self.handle, Handle::TcpHalf(_) | Handle::UnixHalf(_))
+    pub(crate) const fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) fn is_inside(&self) -> bool {
+        self.inside.load(SeqCst)
+    }
+
+    /// Goes into the inner epoll, for good. One task sends, so only one does this.
+    fn enter(&self) -> io::Result<()> {
+        if !self.is_inside() {
+            self.watch.add(self)?;
+            self.inside.store(true, SeqCst);
+        }
+        Ok(())
+    }
+
+    /// Ready if tokio has seen an event since it was last asked; pending too if only the inner epoll can tell.
+    fn poll_room_by_tokio(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_inside() {
+            return Poll::Pending;
+        }
+        match self.handle.poll_write_ready(cx) {
+            Poll::Pending => return Poll::Pending,
+            // Once for the event, and what tokio cannot forget is an error or a completion, which is no room: that would be the spin.
+            Poll::Ready(Ok(())) if self.handle.forget_room() && !self.handle.forget_room() => {}
+            // Or the runtime that it is registered with has ended, which need not be the one that drives it.
+            Poll::Ready(_) => {
+                self.enter()?;
+                return Poll::Pending;
+            }
+        }
+        self.events.fetch_add(1, SeqCst);
+        Poll::Ready(Ok(()))
     }
 
     pub(super) fn holds_custody(&self) -> bool {
@@ -130,22 +145,11 @@ impl WatchedSocket {
 
     /// True if something waits for the peer: memory in custody, or a writer on a full socket.
     pub(super) fn waits_for_peer(&self) -> bool {
-        self.holds_custody() || self.waiting_since().is_some()
+        self.holds_custody() || self.waits.load(SeqCst)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn waiting_since(&self) -> Option<Instant> {
-        self.waiting().since
-    }
-
-    /// Time counts from when the waiting began, not from the last time that the writer was polled.
-    fn set_waiting(&self, waits: bool) {
-        let mut waiting = self.waiting();
-        let since = waits.then(|| waiting.since.or(waiting.before).unwrap_or_else(Instant::now));
-        *waiting = Waiting { since, before: None };
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True if the sink is gone and the kernel has let go: the socket can be closed.
@@ -191,7 +195,7 @@ impl WatchedSocket {
     /// The stream offset below which the peer has everything, never too high; `None` if that cannot be known.
     fn reached(&self) -> Option<u64> {
         // Aborting a connection resets the kernel's counters: they are read before that or not at all.
-        let _progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let _progress = self.progress();
         if self.revoked.load(SeqCst) {
             return None;
         }
@@ -217,29 +221,27 @@ impl WatchedSocket {
     }
 
     pub(super) fn wake_writer(&self) {
-        self.set_waiting(false);
+        self.waits.store(false, SeqCst);
         self.events.fetch_add(1, SeqCst);
         self.writer.wake();
     }
 
     /// An edge is reported once. If the call that it led to failed, or none will come because the kernel had no memory and not the
     /// socket no room, this is where it goes on.
-    fn catch_up(&self, waiting: Option<Instant>) {
+    fn catch_up(&self, waits: bool) {
         if self.holds_custody() {
             self.reap();
         }
-        if waiting.is_some() && sys::socket::has_room(self.handle.as_fd()) {
-            *self.waiting() = Waiting { since: None, before: waiting };
-            self.events.fetch_add(1, SeqCst);
-            self.writer.wake();
+        if waits && sys::socket::has_room(self.handle.as_fd()) {
+            self.wake_writer();
         }
     }
 
     /// Revokes the connection if nothing moved for the whole time-out. Called by the timer, while something waits for the
     /// peer.
     pub(super) fn check_deadline(&self, now: Instant) {
-        let waiting = self.waiting_since();
-        self.catch_up(waiting);
+        let waits = self.waits.load(SeqCst);
+        self.catch_up(waits);
         let oldest = self.ledger.oldest();
         if self.revoked.load(SeqCst) {
             if oldest.is_some() {
@@ -247,7 +249,9 @@ impl WatchedSocket {
             }
             return;
         }
-        let Some(oldest) = [oldest, waiting].into_iter().flatten().min() else { return };
+        if oldest.is_none() && !waits {
+            return;
+        }
         self.look(false);
         // A send that was under way when the reset was reported.
         self.abandon_if_over();
@@ -257,11 +261,14 @@ impl WatchedSocket {
             Family::Tcp => sys::socket::acknowledged(self.handle.as_fd()),
             _ => self.reached().unwrap_or(0),
         };
-        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.progress();
         if (progress.released, progress.reached) != (released, reached) {
-            *progress = Progress { released, reached, since: now };
+            *progress = Progress { released, reached, since: now, waiting: waits.then_some(now) };
             return;
         }
+        // He may have been told to try again although nothing happened, and wait again.
+        progress.waiting = waits.then(|| progress.waiting.unwrap_or(now));
+        let Some(oldest) = [oldest, progress.waiting].into_iter().flatten().min() else { return };
         // An idle connection makes no progress either: time counts from when the waiting began.
         if now.saturating_duration_since(progress.since.max(oldest)) < self.timeout {
             return;
@@ -273,7 +280,7 @@ impl WatchedSocket {
     /// Aborts the connection with the fd still open, so that the kernel lets go and says so.
     fn revoke(&self) {
         {
-            let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut progress = self.progress();
             self.revoked.store(true, SeqCst);
             self.over.store(true, SeqCst);
             progress.since = Instant::now();
@@ -302,7 +309,7 @@ impl WatchedSocket {
     fn give_up(&self, now: Instant) {
         // A send that was under way during the revoke.
         self.abandon("the connection was revoked");
-        let revoked = self.progress.lock().unwrap_or_else(PoisonError::into_inner).since;
+        let revoked = self.progress().since;
         if now.saturating_duration_since(revoked) < GRACE {
             return;
         }
@@ -342,7 +349,8 @@ impl WatchedSocket {
 
     /// Everything accepted is in the socket now: what had to wait for that.
     pub(crate) fn after_flush(&self) {
-        if self.lingering.load(SeqCst) && self.ledger.flushed() == self.ledger.accepted() {
+        let all_flushed = || self.ledger.flushed() == self.ledger.accepted();
+        if self.lingering.load(SeqCst) && !self.closed.load(SeqCst) && all_flushed() {
             // The peer reads end of file after it. An error means it is closed already.
             drop(self.shutdown());
         }
@@ -406,14 +414,18 @@ impl Reactor for WatchedSocket {
         if self.events.load(SeqCst) != mark {
             return Poll::Ready(Ok(()));
         }
+        if let Poll::Ready(result) = self.poll_room_by_tokio(cx) {
+            self.waits.store(false, SeqCst);
+            return Poll::Ready(result);
+        }
         self.writer.register(cx.waker());
-        self.set_waiting(true);
+        self.waits.store(true, SeqCst);
         // An event, or the end of the runtime, between the look and the registration woke nobody.
         if let Some(error) = self.failure() {
             return Poll::Ready(Err(error));
         }
         if self.events.load(SeqCst) != mark {
-            self.set_waiting(false);
+            self.waits.store(false, SeqCst);
             return Poll::Ready(Ok(()));
         }
         // The deadline counts for a writer too: a peer that takes nothing keeps whatever waits behind the socket.
@@ -446,6 +458,10 @@ impl Reactor for WatchedSocket {
         self.over.load(SeqCst).then(|| self.describe_failure())
     }
 
+    fn prepare(&self) -> io::Result<()> {
+        self.enter()
+    }
+
     fn watch(&self) {
         self.watch.arm();
         // The runtime may have ended during the send call.
@@ -465,7 +481,9 @@ impl Reactor for WatchedSocket {
     }
 
     fn linger(&self) {
-        self.reap();
+        if self.is_inside() {
+            self.reap();
+        }
         self.lingering.store(true, SeqCst);
         // What was accepted still goes out, then the peer reads end of file.
         self.after_flush();

@@ -37,7 +37,7 @@ pub(crate) fn current() -> io::Result<Arc<Watch>> {
 
 struct Driver {
     /// `None` only while dropping.
-    epoll: Option<AsyncFd<Shared<Watch>>>,
+    epoll: Option<AsyncFd<Shared>>,
     runtime: Id,
 }
 

@@ -17,7 +17,8 @@ use rustix::{
 };
 use zerosink_core::{Reactor as _, custody::Ledger, policy::Family};
 
-use super::{Handle, WatchedSocket};
+use super::WatchedSocket;
+use crate::handle::Handle;
 
 const TIMER: u64 = 0;
 /// Events of one `epoll_wait`.
@@ -74,35 +75,37 @@ impl Watch {
         self.sockets().get(&token).cloned()
     }
 
-    /// Starts to watch a socket.
+    /// Takes a socket in, whose deadlines are watched from now on.
     pub(crate) fn register(
         self: &Arc<Self>,
         handle: Handle,
         family: Family,
         timeout: Duration,
         ledger: Arc<Ledger>,
-    ) -> io::Result<Arc<WatchedSocket>> {
+    ) -> Arc<WatchedSocket> {
         let token = self.next_token.fetch_add(1, SeqCst);
         let socket = Arc::new(WatchedSocket::new(handle, family, token, timeout, Arc::clone(self), ledger));
         let tick = (timeout / 4).clamp(FASTEST_TICK, SLOWEST_TICK);
         self.tick_nanos.fetch_min(tick.as_nanos() as u64, SeqCst);
         self.sockets().insert(token, Arc::clone(&socket));
-        let flags = epoll::EventFlags::OUT | epoll::EventFlags::ET;
-        if let Err(error) = epoll::add(&self.epoll, &*socket, epoll::EventData::new_u64(token), flags) {
-            self.sockets().remove(&token);
-            return Err(error.into());
-        }
         // If it has ended meanwhile, who told the others may not have seen this one.
         if self.is_orphaned() {
             socket.orphan();
         }
-        Ok(socket)
+        socket
+    }
+
+    /// Watches its events from now on, beginning with what has happened already.
+    pub(super) fn add(&self, socket: &WatchedSocket) -> io::Result<()> {
+        let flags = epoll::EventFlags::OUT | epoll::EventFlags::ET;
+        Ok(epoll::add(&self.epoll, socket, epoll::EventData::new_u64(socket.token()), flags)?)
     }
 
     /// Stops to watch a socket and lets go of it: it is closed when nobody else holds it.
     pub(super) fn forget(&self, socket: &WatchedSocket) {
         let removed = self.sockets().remove(&socket.token());
         if removed.is_some()
+            && socket.is_inside()
             && let Err(error) = epoll::delete(&self.epoll, socket)
         {
             tracing::warn!(%error, "socket could not be taken out of the inner epoll");

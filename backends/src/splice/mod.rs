@@ -65,7 +65,8 @@ impl Backend for Splice {
         probe::permits(Mechanism::Splice)?;
         if connection.family() == Family::Tcp && connection.trust().peer_acks {
             // Without these events the driver's timer alone would look how far the peer is.
-            if let Err(error) = sys::socket::request_acknowledgements(connection.as_fd()) {
+            let watched = connection.reactor().prepare();
+            if let Err(error) = watched.and_then(|()| sys::socket::request_acknowledgements(connection.as_fd())) {
                 tracing::debug!(%error, "no time-stamps of acknowledgements: release waits for the timer");
             }
         }

@@ -21,14 +21,15 @@ use crate::{ReleaseError, SinkStats, region};
 ///
 /// Memory is dropped, and tasks are woken, only after the lock is released.
 #[derive(Debug, Default)]
+#[repr(C)] // What every send touches comes first.
 pub struct Ledger {
-    state: Mutex<State>,
     /// Bytes accepted so far. Written by the sender alone: sends take turns.
     accepted: AtomicU64,
     /// Bytes of these that are in the socket.
     flushed: AtomicU64,
     /// Bytes in custody, as the state under the lock has it, for whoever sends.
     pinned: AtomicU64,
+    state: Mutex<State>,
     quarantined: AtomicBool,
     notified: AtomicU64,
     notified_copied: AtomicU64,
