@@ -1,4 +1,4 @@
-//! The same system calls as zerosink's, and nothing else: no custody, no choice, no runtime.
+//! The same system calls as zerosink's and its runtime's, and nothing else: no custody, no choice, no tasks.
 
 mod room;
 mod sendmsg;
@@ -15,7 +15,7 @@ pub(crate) enum How {
     Copy,
     /// `sendmsg(MSG_ZEROCOPY)`, `epoll_wait` and `recvmsg(MSG_ERRQUEUE)`.
     Zerocopy,
-    /// `io_uring_enter` and `poll`.
+    /// `io_uring_enter`, `epoll_ctl` and `epoll_wait`.
     IoUring,
     /// A look at what SIGPIPE does (`sigaction`), `vmsplice`, `splice` and `epoll_wait`.
     Splice,
@@ -29,8 +29,8 @@ pub(crate) enum How {
 /// Sends so many bytes and closes the sending direction. Returns when it began, and when everything was released.
 pub(crate) fn run(how: How, socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
     match how {
-        How::Copy => sendmsg::run(socket, false, store, total),
-        How::Zerocopy => sendmsg::run(socket, true, store, total),
+        How::Copy => sendmsg::run(socket, store, total),
+        How::Zerocopy => sendmsg::run_zerocopy(socket, store, total),
         How::IoUring => uring::run(socket, store, total),
         How::Splice => splice::run(socket, store, total),
         How::Sendfile => splice::run_sendfile(socket, store, total),

@@ -14,58 +14,72 @@ use rustix::{
     net::{SendAncillaryBuffer, SendFlags, send, sendmsg},
 };
 
-use super::room::Room;
+use super::room::{Events, Room};
 use crate::{contender::Times, ends::Socket, store::Store};
 
-pub(super) fn run(socket: &Socket, zerocopy: bool, store: &mut Store, total: u64) -> io::Result<Times> {
-    let fd = socket.as_fd();
-    let mut flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    if zerocopy {
-        let one: libc::c_int = 1;
-        // SAFETY: the socket is open, and pointer and length describe `one`.
-        let result = unsafe {
-            libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ZEROCOPY, (&raw const one).cast(), 4)
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
+pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
+    let room = Room::new(socket.as_fd())?;
+    let start = Instant::now();
+    let mut sent = 0;
+    while sent < total {
+        let mut rest = store.lend()?;
+        sent += rest.len() as u64;
+        while !rest.is_empty() {
+            match send(socket, rest, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(bytes) if bytes < rest.len() => {
+                    rest = &rest[bytes..];
+                    // A copy ends short where there is no more room.
+                    room.wait()?;
+                }
+                Ok(_) => break,
+                Err(rustix::io::Errno::AGAIN) => room.wait()?,
+                Err(error) => return Err(error.into()),
+            }
         }
-        flags |= SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32);
     }
-    let room = Room::new(fd)?;
+    socket.shut_down()?;
+    Ok((start, Instant::now()))
+}
+
+pub(super) fn run_zerocopy(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
+    let fd = socket.as_fd();
+    let one: libc::c_int = 1;
+    // SAFETY: the socket is open, and pointer and length describe `one`.
+    let result =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ZEROCOPY, (&raw const one).cast(), 4) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::from_bits_retain(libc::MSG_ZEROCOPY as u32);
+    let events = Events::of_socket(fd)?;
     let start = Instant::now();
     let (mut sent, mut calls, mut released) = (0u64, 0u32, 0u32);
     while sent < total {
         let mut rest = store.lend()?;
         while !rest.is_empty() {
-            // As zerosink calls them.
-            let result = if zerocopy {
-                sendmsg(fd, &[IoSlice::new(rest)], &mut SendAncillaryBuffer::default(), flags)
-            } else {
-                send(fd, rest, flags)
-            };
-            match result {
+            match sendmsg(fd, &[IoSlice::new(rest)], &mut SendAncillaryBuffer::default(), flags) {
                 Ok(bytes) => {
                     rest = &rest[bytes..];
                     sent += bytes as u64;
                     calls += 1;
                 }
-                Err(rustix::io::Errno::AGAIN) => wait(&room, fd, EventFlags::OUT, &mut released)?,
+                Err(rustix::io::Errno::AGAIN) => wait(&events, fd, EventFlags::OUT, &mut released)?,
                 Err(rustix::io::Errno::NOBUFS) => released += drain(fd)?,
                 Err(error) => return Err(error.into()),
             }
         }
     }
     socket.shut_down()?;
-    while zerocopy && released < calls {
-        wait(&room, fd, EventFlags::ERR, &mut released)?;
+    while released < calls {
+        wait(&events, fd, EventFlags::ERR, &mut released)?;
     }
     Ok((start, Instant::now()))
 }
 
 /// Waits for one of `flags`, and takes in what was released meanwhile.
-fn wait(room: &Room, fd: BorrowedFd<'_>, flags: EventFlags, released: &mut u32) -> io::Result<()> {
+fn wait(events: &Events, fd: BorrowedFd<'_>, flags: EventFlags, released: &mut u32) -> io::Result<()> {
     loop {
-        let seen = room.wait()?;
+        let seen = events.wait()?;
         if seen.contains(EventFlags::ERR) {
             *released += drain(fd)?;
         }

@@ -61,7 +61,7 @@ impl Pipe {
                 let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
                 match splice(&self.read, None, socket, None, piped.min(self.piece), flags) {
                     Ok(bytes) => piped -= bytes,
-                    Err(Errno::AGAIN) => self.room.wait_for_room()?,
+                    Err(Errno::AGAIN) => self.room.wait()?,
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -115,7 +115,7 @@ pub(super) fn run_sendfile(socket: &Socket, store: &mut Store, total: u64) -> io
                 look_at_sigpipe();
                 match sendfile(socket, file, Some(&mut offset), rest) {
                     Ok(_) => {}
-                    Err(Errno::AGAIN) => room.wait_for_room()?,
+                    Err(Errno::AGAIN) => room.wait()?,
                     Err(error) => return Err(io::Error::from(error)),
                 }
             }

@@ -1,4 +1,4 @@
-//! The hand-written loop over io_uring: one send at a time, a look at the completions, a `poll` if the result is not there.
+//! The hand-written loop over io_uring: one send at a time, a look at the completions, and waiting if the result is not there.
 #![expect(unsafe_code, reason = "submissions point to memory")]
 
 use std::{
@@ -7,16 +7,16 @@ use std::{
     time::Instant,
 };
 
-use io_uring::{IoUring, cqueue, opcode, types::Fd};
-use rustix::event::{PollFd, PollFlags, poll};
-
+use super::room::Events;
 use crate::{contender::Times, ends::Socket, store::Store};
+use io_uring::{IoUring, cqueue, opcode, types::Fd};
 
 /// `IORING_SEND_ZC_REPORT_USAGE`.
 const REPORT_USAGE: u16 = 1 << 3;
 
 struct Loop {
     ring: IoUring,
+    events: Events,
     /// Bytes that are in the socket.
     sent: u64,
     /// Notifications that are to come.
@@ -25,7 +25,9 @@ struct Loop {
 
 pub(super) fn run(socket: &Socket, store: &mut Store, total: u64) -> io::Result<Times> {
     let fd = socket.as_fd().as_raw_fd();
-    let mut state = Loop { ring: IoUring::builder().setup_cqsize(4096).build(64)?, sent: 0, pinned: 0 };
+    let ring = IoUring::builder().setup_cqsize(4096).build(64)?;
+    let mut state = Loop { ring, events: Events::new()?, sent: 0, pinned: 0 };
+    state.events.add_uring(state.ring_fd())?;
     let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL | libc::MSG_EOR;
     let start = Instant::now();
     while state.sent < total {
@@ -69,13 +71,12 @@ impl Loop {
         Ok(over)
     }
 
+    fn ring_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring owns the descriptor and outlives the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+
     fn wait(&self) -> io::Result<()> {
-        // SAFETY: the ring owns the descriptor and outlives the call.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) };
-        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None) {
-            // The kernel interrupts a thread to have it deliver its completions.
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.events.wait_for_completions(self.ring_fd())
     }
 }
