@@ -1,5 +1,4 @@
-//! The user's socket. It stays with the runtime that it is registered with, for reading and as long as nothing but room for a send is
-//! waited for.
+//! The user's socket, and what tokio knows of it: whether there is something to read, and, as long as no memory was in custody, room.
 
 use std::{
     io,
@@ -46,25 +45,33 @@ macro_rules! each {
 pub(crate) use each;
 
 impl Handle {
-    /// Registers a socket of the standard library with the current runtime; one of tokio's is registered already.
+    /// Registers a socket with the current runtime. One of tokio's may be registered with another, which may have ended, or may not be
+    /// running. A half stays with its runtime, for so does the other half; and in the portable build each socket does, because there
+    /// nothing is sent before the runtime has seen that there is room.
     pub(crate) fn of(source: Source) -> io::Result<Self> {
-        Ok(match source {
-            Source::Tcp(stream) => Self::Tcp(stream),
-            Source::TcpHalf(half) => Self::TcpHalf(half),
+        let tcp = |stream| runtime::register(|| net::TcpStream::from_std(stream)).map(Self::Tcp);
+        #[cfg(unix)]
+        let unix = |stream| runtime::register(|| net::UnixStream::from_std(stream)).map(Self::Unix);
+        match source {
+            Source::Tcp(stream) if cfg!(zerosink_linux) => tcp(stream.into_std()?),
+            Source::Tcp(stream) => Ok(Self::Tcp(stream)),
+            Source::TcpHalf(half) => Ok(Self::TcpHalf(half)),
             Source::StdTcp(stream) => {
                 stream.set_nonblocking(true)?;
-                Self::Tcp(runtime::register(|| net::TcpStream::from_std(stream))?)
+                tcp(stream)
             }
             #[cfg(unix)]
-            Source::Unix(stream) => Self::Unix(stream),
+            Source::Unix(stream) if cfg!(zerosink_linux) => unix(stream.into_std()?),
             #[cfg(unix)]
-            Source::UnixHalf(half) => Self::UnixHalf(half),
+            Source::Unix(stream) => Ok(Self::Unix(stream)),
+            #[cfg(unix)]
+            Source::UnixHalf(half) => Ok(Self::UnixHalf(half)),
             #[cfg(unix)]
             Source::StdUnix(stream) => {
                 stream.set_nonblocking(true)?;
-                Self::Unix(runtime::register(|| net::UnixStream::from_std(stream))?)
+                unix(stream)
             }
-        })
+        }
     }
 
     /// True if the reading side is elsewhere.
@@ -150,7 +157,7 @@ impl std::os::fd::AsFd for Handle {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(all(test, zerosink_linux))]
 mod tests {
     use std::{future::poll_fn, io::Write as _, mem::MaybeUninit, os::unix::net::UnixStream, pin::Pin};
 
@@ -158,7 +165,6 @@ mod tests {
     use zerosink_core::{IntoSink as _, SinkConfig};
 
     /// hyper reads into 8 KiB that it keeps as long as the connection is idle: untouched pages cost nothing.
-    #[cfg(zerosink_linux)]
     #[tokio::test]
     async fn a_read_touches_no_more_than_it_received() {
         let (near, mut far) = UnixStream::pair().unwrap();

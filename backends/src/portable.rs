@@ -44,7 +44,7 @@ impl Socket {
         each!(self, stream => stream.local_addr().map(Address::from))
     }
 
-    pub(crate) const fn handle(&self) -> &Handle {
+    pub(crate) const fn handle(&self) -> &Self {
         self
     }
 }

@@ -146,3 +146,29 @@ fn a_sink_made_while_its_runtime_ends_does_not_deadlock() {
         read_all(reader).is_exactly(0);
     });
 }
+
+/// tokio's stream is of no use then; the sink made of it is.
+#[cfg(zerosink_linux)]
+#[test]
+fn a_socket_whose_runtime_has_ended_is_driven_by_the_sinks_own() {
+    for mechanism in MECHANISMS {
+        let (socket, mut far) = connection(SMALL);
+        socket.set_nonblocking(true).unwrap();
+        let first = runtime();
+        let socket = first.block_on(async { tokio::net::TcpStream::from_std(socket).unwrap() });
+        drop(first);
+        far.write_all(b"ready").unwrap();
+        let peer = Peer::reading(far);
+        runtime().block_on(async {
+            let mut sink = socket.into_sink(SinkConfig::new().mechanism(*mechanism)).await.unwrap();
+            let mut word = [0; 5];
+            within("read", tokio::io::AsyncReadExt::read_exact(&mut sink, &mut word)).await.unwrap();
+            assert_eq!(&word, b"ready");
+            let mut queue = SendQueue::from(Bytes::from(stream(0, TOTAL)));
+            fill(&mut sink, &mut queue).await;
+            peer.start();
+            within("send", sink.send_queue(&mut queue)).await.unwrap();
+        });
+        peer.finish().is_exactly(TOTAL);
+    }
+}

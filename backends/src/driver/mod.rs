@@ -9,6 +9,7 @@
 //! the process-wide [`reaper`] thread takes over what is still in custody.
 
 mod open;
+mod progress;
 mod reaper;
 mod socket;
 mod task;

@@ -15,7 +15,11 @@ use atomic_waker::AtomicWaker;
 use rustix::event::epoll::EventFlags;
 use zerosink_core::{Reactor, custody::Ledger, policy::Family};
 
-use super::{Watch, reaper};
+use super::{
+    Watch,
+    progress::{Progress, Seen},
+    reaper,
+};
 use crate::{
     handle::Handle,
     sys::{self, errqueue::Message},
@@ -23,17 +27,6 @@ use crate::{
 
 /// The kernel has so long to let go of a revoked connection's memory.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// When the peer, or the kernel, last moved.
-#[derive(Debug)]
-struct Progress {
-    released: u64,
-    /// How far the peer is: a number that grows with what it has.
-    reached: u64,
-    since: Instant,
-    /// When a writer was first seen to wait for room, if he has waited each time since then.
-    waiting: Option<Instant>,
-}
 
 /// One socket, as the driver of a runtime has it.
 #[derive(Debug)]
@@ -88,7 +81,7 @@ impl WatchedSocket {
             over: AtomicBool::new(false),
             writer: AtomicWaker::new(),
             waits: AtomicBool::new(false),
-            progress: Mutex::new(Progress { released: 0, reached: 0, since: Instant::now(), waiting: None }),
+            progress: Mutex::new(Progress::new()),
             lingering: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             revoked: AtomicBool::new(false),
@@ -261,20 +254,10 @@ impl WatchedSocket {
             Family::Tcp => sys::socket::acknowledged(self.handle.as_fd()),
             _ => self.reached().unwrap_or(0),
         };
-        let mut progress = self.progress();
-        if (progress.released, progress.reached) != (released, reached) {
-            *progress = Progress { released, reached, since: now, waiting: waits.then_some(now) };
-            return;
+        let seen = Seen { released, reached, oldest, waits };
+        if self.progress().has_ended(seen, now, self.timeout) {
+            self.revoke();
         }
-        // He may have been told to try again although nothing happened, and wait again.
-        progress.waiting = waits.then(|| progress.waiting.unwrap_or(now));
-        let Some(oldest) = [oldest, progress.waiting].into_iter().flatten().min() else { return };
-        // An idle connection makes no progress either: time counts from when the waiting began.
-        if now.saturating_duration_since(progress.since.max(oldest)) < self.timeout {
-            return;
-        }
-        drop(progress);
-        self.revoke();
     }
 
     /// Aborts the connection with the fd still open, so that the kernel lets go and says so.
@@ -283,7 +266,7 @@ impl WatchedSocket {
             let mut progress = self.progress();
             self.revoked.store(true, SeqCst);
             self.over.store(true, SeqCst);
-            progress.since = Instant::now();
+            progress.revoked();
         }
         let aborted = match self.family {
             // The peer may still read what is queued: its memory is replaced or quarantined, so it reads the right bytes.
@@ -309,7 +292,7 @@ impl WatchedSocket {
     fn give_up(&self, now: Instant) {
         // A send that was under way during the revoke.
         self.abandon("the connection was revoked");
-        let revoked = self.progress().since;
+        let revoked = self.progress().since();
         if now.saturating_duration_since(revoked) < GRACE {
             return;
         }
