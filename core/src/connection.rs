@@ -187,7 +187,8 @@ impl Connection {
     /// # Errors
     ///
     /// What `call` answered; nothing is in custody then. Without a call: `PermissionDenied` for a peer's proof that the user
-    /// did not permit, `WouldBlock` while a [queued](Self::queue) send is not in the socket yet.
+    /// did not permit, `WouldBlock` while a [queued](Self::queue) send is not in the socket yet, and what
+    /// [`Reactor::prepare`] answered where memory would go into custody.
     pub fn send(
         &self,
         mechanism: Mechanism,
@@ -240,8 +241,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// What `call` answered; nothing is in custody then. `WouldBlock`, and no call, while another queued send is not in the
-    /// socket yet.
+    /// What `call` answered; nothing is in custody then. Without a call: `WouldBlock` while another queued send is not in the
+    /// socket yet, and what [`Reactor::prepare`] answered.
     pub fn queue(
         &self,
         mechanism: Mechanism,

@@ -42,6 +42,9 @@ use crate::{copy::poll_copy_front, path::Route};
 ///
 /// It also reads ([`AsyncRead`]), [splits](Self::into_split), and tells its addresses. Dropping it closes the sending
 /// direction; memory in custody stays there until its release is proven, and the socket stays open as long.
+///
+/// Sends use up the budget of the task ([`tokio::task::coop`]), one unit for 64 KiB or four sends, so that a peer who always has
+/// room does not keep the thread from its other tasks.
 pub struct AutoSink {
     /// On the heap, so that the sink is small: it is a part of futures, which keep several places for it.
     ladder: Box<Ladder>,
