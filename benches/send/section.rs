@@ -101,7 +101,8 @@ impl Section {
             link: Link::TcpWithoutMemlock,
             place: Place::Beside,
             sizes: &[(16 << 10, 64 << 20), (64 << 10, 96 << 20), (1 << 20, 96 << 20)],
-            pairs: &[pair(Contender::ZEROCOPY, Contender::COPY, &[Some(0.95), Some(0.95), Some(0.95)])],
+            // 16 KiB are within the limit, and go by zero-copy: what that costs on loopback is no aim.
+            pairs: &[pair(Contender::ZEROCOPY, Contender::COPY, &[None, Some(0.95), Some(0.95)])],
         },
     ];
 
