@@ -7,9 +7,10 @@ use std::{
     time::Instant,
 };
 
+use io_uring::{IoUring, cqueue, opcode, types::Fd};
+
 use super::room::Events;
 use crate::{contender::Times, ends::Socket, store::Store};
-use io_uring::{IoUring, cqueue, opcode, types::Fd};
 
 /// `IORING_SEND_ZC_REPORT_USAGE`.
 const REPORT_USAGE: u16 = 1 << 3;
