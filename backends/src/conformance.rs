@@ -16,7 +16,7 @@ use zerosink_core::{
     conformance::{Link, Runtime, Socket, Subject},
 };
 
-use crate::auto::{Source, connect};
+use crate::auto::connect;
 
 type MakeRing = dyn Fn(usize, u8) -> io::Result<Ring> + Send + Sync;
 
@@ -125,23 +125,22 @@ impl Subject for Mount {
 
     async fn sink(&self, socket: Socket, config: SinkConfig) -> io::Result<Box<dyn ZeroCopySink + Unpin>> {
         // By way of tokio's sockets: what a new one can do, the portable build learns from tokio.
-        let source = match socket {
+        let (connection, _) = match socket {
             Socket::Tcp(stream) => {
                 stream.set_nonblocking(true)?;
                 let stream = net::TcpStream::from_std(stream)?;
                 stream.writable().await?;
-                Source::Tcp(stream)
+                connect(stream, &config)?
             }
             #[cfg(unix)]
             Socket::Unix(stream) => {
                 stream.set_nonblocking(true)?;
                 let stream = net::UnixStream::from_std(stream)?;
                 stream.writable().await?;
-                Source::Unix(stream)
+                connect(stream, &config)?
             }
             other => return Err(io::Error::new(io::ErrorKind::Unsupported, format!("no sink for {other:?}"))),
         };
-        let (connection, _) = connect(source, &config)?;
         Ok(self.backend.attach(&connection, &config).await?)
     }
 

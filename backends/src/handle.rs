@@ -9,7 +9,7 @@ use std::{
 use tokio::io::Interest;
 use tokio::{io::ReadBuf, net};
 
-use crate::{auto::Source, runtime};
+use crate::runtime;
 
 /// A tokio socket, whole or its write half.
 #[derive(Debug)]
@@ -44,36 +44,48 @@ macro_rules! each {
 #[cfg(not(zerosink_linux))]
 pub(crate) use each;
 
-impl Handle {
-    /// Registers a socket with the current runtime. One of tokio's may be registered with another, which may have ended, or may not be
-    /// running. A half stays with its runtime, for so does the other half; and in the portable build each socket does, because there
-    /// nothing is sent before the runtime has seen that there is room.
-    pub(crate) fn of(source: Source) -> io::Result<Self> {
-        let tcp = |stream| runtime::register(|| net::TcpStream::from_std(stream)).map(Self::Tcp);
-        #[cfg(unix)]
-        let unix = |stream| runtime::register(|| net::UnixStream::from_std(stream)).map(Self::Unix);
-        match source {
-            Source::Tcp(stream) if cfg!(zerosink_linux) => tcp(stream.into_std()?),
-            Source::Tcp(stream) => Ok(Self::Tcp(stream)),
-            Source::TcpHalf(half) => Ok(Self::TcpHalf(half)),
-            Source::StdTcp(stream) => {
+/// Registers a socket with the current runtime: one of the standard library's, and on Linux one of tokio's again. That may be registered
+/// with another runtime, which may have ended, or may not be running. A half stays with its runtime, for so does the other half; and in the
+/// portable build each socket does, because there nothing is sent before the runtime has seen that there is room.
+macro_rules! registered {
+    ($($stream:ident, $half:ty, $std:ty => $whole:ident, $write_half:ident;)+) => {$(
+        impl TryFrom<$std> for Handle {
+            type Error = io::Error;
+
+            fn try_from(stream: $std) -> io::Result<Self> {
                 stream.set_nonblocking(true)?;
-                tcp(stream)
-            }
-            #[cfg(unix)]
-            Source::Unix(stream) if cfg!(zerosink_linux) => unix(stream.into_std()?),
-            #[cfg(unix)]
-            Source::Unix(stream) => Ok(Self::Unix(stream)),
-            #[cfg(unix)]
-            Source::UnixHalf(half) => Ok(Self::UnixHalf(half)),
-            #[cfg(unix)]
-            Source::StdUnix(stream) => {
-                stream.set_nonblocking(true)?;
-                unix(stream)
+                runtime::register(|| net::$stream::from_std(stream)).map(Self::$whole)
             }
         }
-    }
 
+        impl TryFrom<net::$stream> for Handle {
+            type Error = io::Error;
+
+            fn try_from(stream: net::$stream) -> io::Result<Self> {
+                if cfg!(zerosink_linux) { stream.into_std()?.try_into() } else { Ok(Self::$whole(stream)) }
+            }
+        }
+
+        impl TryFrom<$half> for Handle {
+            type Error = io::Error;
+
+            fn try_from(half: $half) -> io::Result<Self> {
+                Ok(Self::$write_half(half))
+            }
+        }
+    )+};
+}
+
+registered! {
+    TcpStream, net::tcp::OwnedWriteHalf, std::net::TcpStream => Tcp, TcpHalf;
+}
+
+#[cfg(unix)]
+registered! {
+    UnixStream, net::unix::OwnedWriteHalf, std::os::unix::net::UnixStream => Unix, UnixHalf;
+}
+
+impl Handle {
     /// True if the reading side is elsewhere.
     const fn is_write_half(&self) -> bool {
         match self {

@@ -10,7 +10,7 @@ use tokio::net;
 use zerosink_core::{Reactor, SinkConfig, custody::Ledger, policy::Family};
 
 use crate::{
-    auto::{Address, Source},
+    auto::Address,
     handle::{Handle, each},
     runtime,
 };
@@ -19,9 +19,13 @@ use crate::{
 pub(crate) type Socket = Handle;
 
 impl Socket {
-    pub(crate) fn open(source: Source, _config: &SinkConfig, _ledger: &Arc<Ledger>) -> io::Result<(Arc<Self>, Family)> {
+    pub(crate) fn open(
+        socket: impl TryInto<Self, Error = io::Error>,
+        _config: &SinkConfig,
+        _ledger: &Arc<Ledger>,
+    ) -> io::Result<(Arc<Self>, Family)> {
         runtime::current()?;
-        let socket = Self::of(source)?;
+        let socket = socket.try_into()?;
         let family = match &socket {
             Self::Tcp(_) | Self::TcpHalf(_) => Family::Tcp,
             #[cfg(unix)]

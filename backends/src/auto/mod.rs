@@ -23,7 +23,6 @@ use zerosink_core::{
 
 pub use address::Address;
 pub use source::By;
-pub(crate) use source::Source;
 #[cfg(any(feature = "conformance", all(test, zerosink_uring)))]
 pub(crate) use source::connect;
 pub use split::AutoReadHalf;

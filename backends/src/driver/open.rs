@@ -11,17 +11,17 @@ use rustix::net::{SocketAddrAny, SocketAddrUnix, getpeername, getsockname};
 use zerosink_core::{SinkConfig, custody::Ledger, policy::Family};
 
 use super::{WatchedSocket, current};
-use crate::{
-    auto::{Address, Source},
-    handle::Handle,
-    sys,
-};
+use crate::{auto::Address, handle::Handle, sys};
 
 impl WatchedSocket {
     /// Takes a socket over from its user, to be watched in the current runtime.
-    pub(crate) fn open(source: Source, config: &SinkConfig, ledger: &Arc<Ledger>) -> io::Result<(Arc<Self>, Family)> {
+    pub(crate) fn open(
+        socket: impl TryInto<Handle, Error = io::Error>,
+        config: &SinkConfig,
+        ledger: &Arc<Ledger>,
+    ) -> io::Result<(Arc<Self>, Family)> {
         let watch = current()?;
-        let handle = Handle::of(source)?;
+        let handle = socket.try_into()?;
         let family = sys::socket::connected_stream(handle.as_fd())?;
         if let (Family::Tcp, Some(bytes)) = (family, config.notsent_low_water) {
             sys::socket::set_notsent_low_water(handle.as_fd(), bytes)?;

@@ -46,7 +46,8 @@ impl Check {
         match outcome.recv_timeout(limit) {
             Ok(outcome) => outcome,
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                failed(Rule::Panic, format!("the check was not done after {limit:?}: a call blocks its thread"))
+                let why = "a call blocks its thread, or many steps are slow though none lost the subject's patience";
+                failed(Rule::Panic, format!("the check was not done after {limit:?}: {why}"))
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
                 let said = thread.join().err().map(said).unwrap_or_default();

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use zerosink_core::{SendQueue, SinkConfig, ZeroCopySink as _};
 
 use crate::{
-    auto::{Source, connect},
+    auto::connect,
     io_uring::{Sender, Size},
     probe,
     sys::uring::How,
@@ -50,7 +50,7 @@ fn bursts_of_notifications_that_overflow_a_tiny_queue_release_everything() {
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let sends = runtime.block_on(async {
-        let (connection, socket) = connect(Source::StdTcp(socket), &SinkConfig::new()).unwrap();
+        let (connection, socket) = connect(socket, &SinkConfig::new()).unwrap();
         let how = How::ZeroCopy { report_usage: abilities.reports_usage };
         // The kernel rounds up to the number of submissions, at least.
         let uring = socket.uring(Size { submissions: 1, completions: 2 }, how).unwrap();
