@@ -1,6 +1,7 @@
 //! What is peculiar to io_uring: registered memory, threads that end, and what the kernel does.
 #![cfg(zerosink_uring)]
 
+mod charge;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod kernel;

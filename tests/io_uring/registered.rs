@@ -31,7 +31,7 @@ fn lease(ring: &Ring, offset: u64) -> Bytes {
 }
 
 /// Whether an io_uring of this process has this memory registered, as the kernel says.
-fn is_registered(address: usize) -> bool {
+pub(crate) fn is_registered(address: usize) -> bool {
     let wanted = format!("{address:#x}/");
     let infos = fs::read_dir("/proc/self/fdinfo").unwrap().filter_map(Result::ok);
     // Other tests close theirs meanwhile.
@@ -42,7 +42,7 @@ fn is_registered(address: usize) -> bool {
 }
 
 /// The address of the ring that owns this memory.
-fn start(memory: &[u8]) -> usize {
+pub(crate) fn start(memory: &[u8]) -> usize {
     region::locate(memory, |location| location.block.start).unwrap()
 }
 

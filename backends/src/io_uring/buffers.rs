@@ -3,8 +3,13 @@
 //! The kernel sends from the pages that were there when a block was registered, so that only rings that keep theirs are:
 //! those that are reused in place. A registration ends with its ring or with the io_uring. As it counts as locked memory all
 //! that time, its size is bounded, and so is the number; what is beyond is pinned for each send.
+//!
+//! Memory in huge pages is not registered. The kernel takes the pages of one together, and charges a part of it to the socket as if it
+//! began where the huge page begins (`PAGE_ALIGN(v.bv_len + v.bv_offset)` in `io_uring/net.c`): 64 KiB in the middle of 2 MiB are 1 MiB of
+//! the send buffer, and of the receive buffer of a peer on this host, whose window closes.
 
 use std::{
+    io,
     ops::Range,
     sync::{Arc, Weak},
 };
@@ -14,7 +19,7 @@ use zerosink_core::{
     region::{self, Keeper},
 };
 
-use crate::sys::uring::Queues;
+use crate::sys::{pagemap::has_huge_pages, uring::Queues};
 
 /// Rings that are registered at a time.
 const MOST_BLOCKS: u16 = 16;
@@ -53,15 +58,16 @@ impl Buffers {
         }
         let index = (0..MOST_BLOCKS).find(|index| self.blocks.iter().all(|block| block.index != Some(*index)))?;
         let addresses = region::locate(memory, |location| {
+            let small_pages = location.facts.unit <= rustix::param::page_size();
             let fits = location.facts.reuse == Reuse::InPlace && location.block.len() <= MOST_BYTES;
-            fits.then(|| location.block.clone())
+            (fits && small_pages).then(|| location.block.clone())
         })??;
         let keeper: Weak<dyn Keeper> = Arc::<K>::downgrade(keeper);
         if !region::keep_pages_for(memory, &keeper) {
             return None;
         }
         let bytes = addresses.len();
-        let registered = self.open(queues).and_then(|()| queues.register(index, &addresses));
+        let registered = self.open(queues).and_then(|()| register(queues, index, &addresses));
         let index = match registered {
             Ok(()) => {
                 tracing::debug!(bytes, "ring memory registered with io_uring");
@@ -76,7 +82,7 @@ impl Buffers {
         index
     }
 
-    fn open(&mut self, queues: &Queues) -> std::io::Result<()> {
+    fn open(&mut self, queues: &Queues) -> io::Result<()> {
         if !self.opened {
             queues.open_buffers(u32::from(MOST_BLOCKS))?;
             self.opened = true;
@@ -94,4 +100,16 @@ impl Buffers {
             }
         }
     }
+}
+
+/// Registers memory that turns out not to be in huge pages: registering touches all of it, and may put it there.
+fn register(queues: &Queues, index: u16, addresses: &Range<usize>) -> io::Result<()> {
+    queues.register(index, addresses)?;
+    let found = match has_huge_pages(addresses) {
+        Ok(false) => return Ok(()),
+        Ok(true) => "it is in huge pages".to_owned(),
+        Err(error) => format!("it may be in huge pages: PAGEMAP_SCAN: {error}"),
+    };
+    queues.unregister(index)?;
+    Err(io::Error::other(format!("{found}, of which the kernel charges the socket too much")))
 }

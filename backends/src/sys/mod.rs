@@ -3,6 +3,8 @@
 
 pub(crate) mod errqueue;
 pub(crate) mod fork;
+#[cfg(zerosink_uring)]
+pub(crate) mod pagemap;
 pub(crate) mod readable;
 pub(crate) mod socket;
 pub(crate) mod splice;
