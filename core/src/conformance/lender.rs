@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes};
 
 use super::{
     clock::{until, within},
@@ -98,13 +98,13 @@ impl Lender {
             }
             Err(other) => return Err(other),
         };
-        self.write(grant, bytes)
+        Ok(self.write(grant, bytes))
     }
 
     /// The same if the ring has room for it now.
     pub(super) fn try_lend(&mut self, bytes: usize) -> Step<Bytes> {
         let grant = self.ring.try_reserve(bytes).map_err(|error| Stop::setup("the ring has no room", &error))?;
-        self.write(grant, bytes)
+        Ok(self.write(grant, bytes))
     }
 
     /// A queue of the next `pieces` usual pieces.
@@ -116,13 +116,13 @@ impl Lender {
         Ok(queue)
     }
 
-    fn write(&mut self, mut grant: Grant, bytes: usize) -> Step<Bytes> {
-        stream::fill(self.offset, grant.as_mut_slice());
-        grant.fill(bytes).map_err(|error| Stop::setup("the grant was not filled", &error))?;
+    fn write(&mut self, mut grant: Grant, bytes: usize) -> Bytes {
+        // By one copy: `as_mut_slice` zeroes first, and zeroes in the stream have to mean that a page is not the one that was written.
+        grant.put_slice(&stream::piece(self.offset, bytes));
         let entry = Entry { start: self.offset, out: Arc::clone(&self.out) };
         self.out.lock().insert(self.offset, bytes);
         self.offset += bytes as u64;
-        Ok(Bytes::from_owner(Lent { lease: grant.commit(), _entry: entry }))
+        Bytes::from_owner(Lent { lease: grant.commit(), _entry: entry })
     }
 
     /// How many pieces are out.

@@ -40,20 +40,15 @@ const fn inverse(odd: u64) -> u64 {
     x
 }
 
-/// Writes the stream from `offset` on into `out`.
-pub(super) fn fill(offset: u64, out: &mut [u8]) {
+/// `bytes` bytes of the stream from `offset` on.
+pub(super) fn piece(offset: u64, bytes: usize) -> Vec<u8> {
+    let mut piece = vec![0; bytes];
     let into_word = (offset % 8) as usize;
-    let (head, rest) = out.split_at_mut(((8 - into_word) % 8).min(out.len()));
+    let (head, rest) = piece.split_at_mut(((8 - into_word) % 8).min(bytes));
     head.copy_from_slice(&word(offset / 8).to_le_bytes()[into_word..][..head.len()]);
     for (index, chunk) in (offset.div_ceil(8)..).zip(rest.chunks_mut(8)) {
         chunk.copy_from_slice(&word(index).to_le_bytes()[..chunk.len()]);
     }
-}
-
-/// `bytes` bytes of the stream from `offset` on.
-pub(super) fn piece(offset: u64, bytes: usize) -> Vec<u8> {
-    let mut piece = vec![0; bytes];
-    fill(offset, &mut piece);
     piece
 }
 
