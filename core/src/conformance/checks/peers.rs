@@ -180,10 +180,13 @@ pub(in crate::conformance) fn a_full_socket_wakes_its_sender_and_does_not_spin(s
         let mut polls = 0;
         let sending = poll_fn(|cx| {
             polls += 1;
-            peer.go();
             while !queue.is_empty() {
                 match line.offer(cx, &mut queue) {
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => {
+                        // Not before: a reader that keeps up with the sender leaves nothing to be woken for.
+                        peer.go();
+                        return Poll::Pending;
+                    }
                     Poll::Ready(Ok(Ok(_))) => {}
                     Poll::Ready(Ok(Err(error))) => return Poll::Ready(Err(Stop::unexpected("a send", &error))),
                     Poll::Ready(Err(stop)) => return Poll::Ready(Err(stop)),
@@ -192,6 +195,7 @@ pub(in crate::conformance) fn a_full_socket_wakes_its_sender_and_does_not_spin(s
             Poll::Ready(Ok(()))
         });
         within(stage.patience(), Rule::Wakes, "a send whose peer reads", sending).await??;
+        peer.go();
         // Each wake-up stands for room in the socket.
         let most = total as usize / 512;
         ensure!(polls <= most, Wakes, "{polls} polls for {total} bytes: it spins");
