@@ -40,6 +40,8 @@ pub enum Refusal {
     NoDescriptors,
     /// The send does not consist of whole replacement units.
     PartialUnit,
+    /// Both ends of the TCP connection are on one host, where small pages that have to be replaced cost more than their copy.
+    SameHost,
 }
 
 const EPERM: i32 = 1;
@@ -56,7 +58,7 @@ const ENOBUFS: i32 = 105;
 
 impl Refusal {
     /// Every reason, by index.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NotChosen,
         Self::NotAttached,
         Self::Small,
@@ -73,6 +75,7 @@ impl Refusal {
         Self::NotInKernel,
         Self::NoDescriptors,
         Self::PartialUnit,
+        Self::SameHost,
     ];
 
     /// The index into [`Refusal::ALL`].
@@ -101,6 +104,7 @@ impl Refusal {
             Self::NotInKernel => "not-in-kernel",
             Self::NoDescriptors => "no-descriptors",
             Self::PartialUnit => "partial-unit",
+            Self::SameHost => "same-host",
         }
     }
 
@@ -172,6 +176,9 @@ impl Refusal {
             Self::PartialUnit => {
                 "only whole replacement units can be given away; reserve whole units of the ring's memory"
             }
+            Self::SameHost => {
+                "both ends are on this host, where TCP is faster with a copy than with small pages that are replaced; map larger ones, or reuse the memory in place"
+            }
         }
     }
 }
@@ -236,6 +243,8 @@ pub struct Situation {
     pub path: Path,
     /// How the memory is reused. Heap memory of unknown origin is [`Reuse::InPlace`].
     pub reuse: Reuse,
+    /// Bytes of the memory's replacement unit ([`MemoryFacts::unit`](crate::memory::MemoryFacts::unit)).
+    pub unit: usize,
     /// Bytes offered that could go in one call.
     pub bytes: usize,
     /// From how many bytes on zero-copy pays.
@@ -262,9 +271,9 @@ impl Situation {
         reached(self.bytes) == reached(other.bytes)
             // The destructuring makes a new field a compile error here.
             && {
-                let Self { family, path, reuse, bytes: _, thresholds, trust, forced, absent, demoted, pin_room, ring_low } = self;
+                let Self { family, path, reuse, unit, bytes: _, thresholds, trust, forced, absent, demoted, pin_room, ring_low } = self;
                 (*family, *path, *reuse, *forced) == (other.family, other.path, other.reuse, other.forced)
-                    && (*pin_room, *ring_low) == (other.pin_room, other.ring_low)
+                    && (*unit, *pin_room, *ring_low) == (other.unit, other.pin_room, other.ring_low)
                     && *demoted == other.demoted
                     && *absent == other.absent
                     && *trust == other.trust
@@ -308,6 +317,9 @@ impl Ladder {
 }
 
 impl Policy {
+    /// Fresh pages of so many bytes and more cost no more than a copy on one host.
+    const LARGE_UNIT: usize = 64 << 10;
+
     /// The mechanisms but copy, best first, if all of them were permitted.
     #[must_use]
     pub fn order(situation: &Situation) -> [Mechanism; 4] {
@@ -369,6 +381,12 @@ impl Policy {
         }
         if situation.bytes < situation.thresholds.of(proof) {
             return Err(Refusal::Small);
+        }
+        // `benches/ladder`: the receiver frees the pages on its own processor, and the ring is given cold ones.
+        let on_one_host = (situation.family, situation.path) == (Family::Tcp, Path::SameHost);
+        let small_pages = proof == Proof::Replaced && situation.unit < Self::LARGE_UNIT;
+        if small_pages && on_one_host && situation.forced.is_none() {
+            return Err(Refusal::SameHost);
         }
         if !situation.pin_room && proof.is_awaited() {
             return Err(Refusal::PinnedBudget);

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use zerosink::{Path, Refusal, SinkStats};
 
 use super::{
-    harness::{Peer, Received, connection, runtime, within},
+    harness::{self, Peer, Received, connection, runtime, within},
     support::{
         events::Events,
         filled,
-        mapped::{Kind, mapped_ring},
+        mapped::{Kind, mapped_ring, ring_of_huge_pages},
         pattern::{self, Verdict},
         seccomp,
     },
@@ -122,6 +122,40 @@ fn every_copied_byte_has_its_reason() {
     is_exactly(&peer.finish(), total);
 }
 
+/// Fresh pages to a peer on this host: a copy is faster than small ones, and no faster than large ones.
+#[test]
+fn over_loopback_small_fresh_pages_are_copied_and_large_ones_are_not() {
+    let config = || SinkConfig::new().copy_threshold(0);
+    let small = mapped_ring(Kind::Anonymous, BYTES, Reuse::FreshPages);
+    let large = ring_of_huge_pages(Reuse::FreshPages);
+    let mut cases = vec![
+        (&small, config(), Err(Refusal::SameHost)),
+        (&small, config().path(Path::OffHost), Ok(Mechanism::Splice)),
+        (&small, config().mechanism(Mechanism::Gift), Ok(Mechanism::Gift)),
+    ];
+    match &large {
+        Some(large) => cases.push((large, config(), Ok(Mechanism::Splice))),
+        None => harness::skip("over_loopback_small_fresh_pages_are_copied_and_large_ones_are_not", "no huge pages"),
+    }
+    for (ring, config, expected) in cases {
+        let (socket, reader) = connection(None);
+        let peer = Peer::reading(reader);
+        peer.start();
+        runtime().block_on(async {
+            let mut sink = socket.into_sink(config).await.unwrap();
+            let piece = filled(ring.try_reserve(BYTES).unwrap(), 0, BYTES);
+            within("send", sink.send(piece)).await.unwrap();
+            let stats = sink.stats();
+            let sent = match expected {
+                Ok(mechanism) => stats.sent[mechanism.index()],
+                Err(reason) => copied_by(&stats, reason),
+            };
+            assert_eq!(sent, BYTES as u64, "{expected:?}: {stats:?}");
+        });
+        is_exactly(&peer.finish(), BYTES as u64);
+    }
+}
+
 /// A filter of system calls, as containers have them.
 #[test]
 fn what_the_host_forbids_steps_down_and_the_stream_goes_on() {
@@ -131,11 +165,11 @@ fn what_the_host_forbids_steps_down_and_the_stream_goes_on() {
         seccomp::deny(libc::SYS_vmsplice, (2, 1)).unwrap();
         let events = Events::recorded();
         let ring = mapped_ring(Kind::Anonymous, BYTES, Reuse::FreshPages);
-        let (socket, reader) = connection(None);
-        let peer = Peer::reading(reader);
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let peer = Peer::reading(theirs);
         peer.start();
         let sent = runtime().block_on(async {
-            let mut sink = socket.into_sink(SinkConfig::new().copy_threshold(0)).await.unwrap();
+            let mut sink = ours.into_sink(SinkConfig::new().copy_threshold(0)).await.unwrap();
             let (mut sent, mut refused) = (0, HashSet::new());
             for _ in 0..20 {
                 let piece = filled(ring.try_reserve(BYTES).unwrap(), sent, BYTES);

@@ -93,6 +93,7 @@ impl Ladder {
                 family,
                 path: config.path.unwrap_or_else(|| route.first_guess()),
                 reuse: Reuse::InPlace,
+                unit: 1,
                 bytes: 0,
                 thresholds,
                 trust: config.trust,
@@ -214,7 +215,9 @@ impl Ladder {
         let kind = |segment: &Segment<'_>| match segment {
             Segment::Borrowed(_) => None,
             // Memory that no ring knows is heap, and freed heap is rewritten.
-            Segment::Owned(bytes) => Some(facts_of(bytes).map_or(Reuse::InPlace, |facts| facts.reuse)),
+            Segment::Owned(bytes) => {
+                Some(facts_of(bytes).map_or((Reuse::InPlace, 1), |facts| (facts.reuse, facts.unit)))
+            }
         };
         let (first, mut run, mut bytes) = (kind(front), 1, front.as_slice().len());
         for segment in others.iter().take_while(|segment| kind(segment) == first) {
@@ -222,7 +225,7 @@ impl Ladder {
             bytes += segment.as_slice().len();
         }
         let choice =
-            first.map_or(Err(Refusal::Borrowed), |reuse| self.choose(connection, front.as_slice(), bytes, reuse));
+            first.map_or(Err(Refusal::Borrowed), |kind| self.choose(connection, front.as_slice(), bytes, kind));
         let mechanism = choice.unwrap_or(Mechanism::Copy);
         if mechanism != self.current {
             // Mechanisms take turns: what the one before has accepted is in the socket first.
@@ -256,13 +259,14 @@ impl Ladder {
             .sum()
     }
 
-    /// The mechanism for a send of `bytes` owned bytes whose memory is reused this way, or why it is copied.
+    /// The mechanism for a send of `bytes` owned bytes whose memory is reused this way, in units of so many bytes; or why it is
+    /// copied.
     fn choose(
         &mut self,
         connection: &Connection,
         front: &[u8],
         bytes: usize,
-        reuse: Reuse,
+        (reuse, unit): (Reuse, usize),
     ) -> Result<Mechanism, Refusal> {
         let ShortCut { below, reason } = self.always_copied();
         if bytes < below {
@@ -270,6 +274,7 @@ impl Ladder {
         }
         self.situation.bytes = bytes;
         self.situation.reuse = reuse;
+        self.situation.unit = unit;
         // A sender that never waits leaves the driver no turn to read what was released.
         self.situation.pin_room = connection.pin_room(bytes) || {
             connection.reactor().reap();

@@ -8,7 +8,8 @@
 //! notification. A socket has one send without a result at a time, for two would overtake each other, and any number of
 //! outstanding notifications.
 //!
-//! The memory of rings that are reused in place is registered, so that the kernel does not pin it anew for each send.
+//! The memory of rings that are reused in place is registered unless it is in huge pages, so that the kernel does not pin it anew for each
+//! send.
 //!
 //! `uring` is the io_uring of a runtime, `buffers` the memory that is registered there, `operation` what the completions of one send mean, `operations` the sends by key,
 //! `lane` what a sink and its sends share.

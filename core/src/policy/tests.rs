@@ -6,6 +6,7 @@ const EVERYTHING: Situation = Situation {
     family: Family::Tcp,
     path: Path::Unknown,
     reuse: Reuse::InPlace,
+    unit: 4096,
     bytes: 64 << 10,
     thresholds: Thresholds::all(16 << 10),
     trust: Trust { peer_acks: false, peer_copies: false },
@@ -77,6 +78,19 @@ fn every_ladder_ends_with_copy_and_every_other_mechanism_has_a_reason() {
             Situation { path: Path::SameHost, reuse: Reuse::Immutable, ..EVERYTHING },
             vec!["splice", "msg-zerocopy", "io-uring", "copy"],
         ),
+        (
+            Situation { path: Path::SameHost, reuse: Reuse::FreshPages, unit: 64 << 10, ..EVERYTHING },
+            vec!["splice", "gift", "msg-zerocopy", "io-uring", "copy"],
+        ),
+        // A notification is what can tell that the path does leave this host.
+        (
+            Situation { path: Path::SameHost, reuse: Reuse::FreshPages, ..EVERYTHING },
+            vec!["msg-zerocopy", "io-uring", "copy"],
+        ),
+        (
+            Situation { path: Path::SameHost, reuse: Reuse::FreshPages, forced: Some(Mechanism::Splice), ..EVERYTHING },
+            vec!["splice", "copy"],
+        ),
         (Situation { forced: Some(Mechanism::Gift), ..EVERYTHING }, vec!["gift", "copy"]),
         (Situation { forced: Some(Mechanism::Splice), ..EVERYTHING }, vec!["copy"]),
         (Situation { forced: Some(Mechanism::Splice), trust: ACKS, ..EVERYTHING }, vec!["msg-zerocopy", "copy"]),
@@ -95,7 +109,10 @@ fn every_ladder_ends_with_copy_and_every_other_mechanism_has_a_reason() {
         (Situation { ring_low: true, reuse: Reuse::FreshPages, ..EVERYTHING }, vec!["splice", "gift", "copy"]),
         (Situation { forced: Some(Mechanism::Copy), ..EVERYTHING }, vec!["copy"]),
         (Situation { family: Family::Unix, ..EVERYTHING }, vec!["copy"]),
-        (Situation { family: Family::Unix, reuse: Reuse::FreshPages, ..EVERYTHING }, vec!["splice", "gift", "copy"]),
+        (
+            Situation { family: Family::Unix, path: Path::SameHost, reuse: Reuse::FreshPages, ..EVERYTHING },
+            vec!["splice", "gift", "copy"],
+        ),
     ];
     for (situation, want) in table {
         let ladder = Policy::ladder(&situation);
@@ -122,6 +139,7 @@ fn like_situations_have_one_answer() {
         Situation { family: Family::Unix, ..EVERYTHING },
         Situation { path: Path::SameHost, ..EVERYTHING },
         Situation { reuse: Reuse::Immutable, ..EVERYTHING },
+        Situation { unit: 64 << 10, ..EVERYTHING },
         Situation { bytes: 1, ..EVERYTHING },
         Situation { thresholds: Thresholds { notified: 1, referred: 64 << 10 }, ..EVERYTHING },
         Situation { trust: ACKS, ..EVERYTHING },
