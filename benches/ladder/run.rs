@@ -91,6 +91,7 @@ impl Link {
 pub(crate) struct Cell {
     pub(crate) link: Link,
     pub(crate) reuse: Reuse,
+    pub(crate) pages: Pages,
     pub(crate) chunk: usize,
     pub(crate) total: u64,
 }
@@ -123,7 +124,10 @@ impl Cell {
     }
 
     fn ring(&self) -> io::Result<Ring> {
-        let memory = MappedMemory::anonymous(RING, Pages::Base)?;
+        let memory = MappedMemory::anonymous(RING, self.pages)?;
+        if let Some(fallback) = memory.fallbacks().first() {
+            return Err(io::Error::other(format!("{fallback}")));
+        }
         Ring::builder().reuse(self.reuse).build_on(memory).map_err(io::Error::other)
     }
 

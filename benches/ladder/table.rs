@@ -6,7 +6,7 @@ use crate::{
     run::{Cell, Contender, Link},
     wire::network::Network,
 };
-use zerosink::{Mechanism, Reuse};
+use zerosink::{Mechanism, Reuse, mapped::Pages};
 
 /// Bytes per send, and bytes per run.
 const SIZES: [(usize, u64); 6] = [
@@ -28,6 +28,14 @@ pub(crate) fn print() -> std::io::Result<()> {
     let wanted = |names: &[&str], name: &str| {
         let asked: Vec<_> = arguments.iter().filter(|a| names.contains(&a.as_str())).collect();
         asked.is_empty() || asked.iter().any(|a| *a == name)
+    };
+    let asked: Vec<usize> = arguments.iter().filter_map(|a| a.strip_prefix("size=")?.parse().ok()).collect();
+    let known = |chunk: usize| SIZES.into_iter().find(|(its, _)| *its == chunk).unwrap_or((chunk, 256 << 20));
+    let sizes: Vec<_> = if asked.is_empty() { SIZES.to_vec() } else { asked.into_iter().map(known).collect() };
+    let pages = match arguments.iter().find_map(|argument| argument.strip_prefix("pages=")) {
+        Some("large") => Pages::Large(64 << 10),
+        Some("huge") => Pages::Huge,
+        _ => Pages::Base,
     };
     println!(
         "congestion control {}, {rounds} rounds, sender and reader on a processor each, GB/s (median); auto / best is the median of the rounds",
@@ -58,10 +66,9 @@ pub(crate) fn print() -> std::io::Result<()> {
             if !wanted(&["in-place", "fresh-pages", "immutable"], reuse.as_str()) {
                 continue;
             }
-            let sizes: Vec<usize> = arguments.iter().filter_map(|a| a.strip_prefix("size=")?.parse().ok()).collect();
-            for (chunk, total) in SIZES.into_iter().filter(|(chunk, _)| sizes.is_empty() || sizes.contains(chunk)) {
+            for &(chunk, total) in &sizes {
                 let total = if measuring { total } else { total / 16 };
-                short += usize::from(!row(&Cell { link, reuse, chunk, total }, network.as_ref(), rounds)?);
+                short += usize::from(!row(&Cell { link, reuse, pages, chunk, total }, network.as_ref(), rounds)?);
             }
         }
     }
