@@ -1,18 +1,16 @@
 //! What a send in huge pages is charged to its socket: its bytes, and not the part of the huge page that lies before them.
 
 use std::{
-    io::{self, ErrorKind},
+    io,
     net::TcpStream,
-    ops::Range,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
-    ptr::NonNull,
 };
 
 use bytes::BufMut as _;
 use io_uring::{IoUring, opcode, types::Fd};
 use zerosink::{
     mapped::{MapOptions, MappedMemory, Pages},
-    memory::{Backing, Memory, MemoryFacts},
+    memory::Memory as _,
     prelude::*,
 };
 
@@ -20,6 +18,7 @@ use crate::{
     harness::{self, connection, runtime, sink_by, within},
     missing,
     registered::{is_registered, start},
+    unaware::Unaware,
 };
 
 const PIECE: usize = 64 << 10;
@@ -35,30 +34,6 @@ fn huge(test: &str) -> Option<MappedMemory> {
         return None;
     }
     Some(memory)
-}
-
-/// Memory that does not know of its huge pages, as what an allocator has from a kernel that gives them to everybody.
-#[derive(Debug)]
-struct Unaware(MappedMemory);
-
-#[expect(unsafe_code, reason = "memory of one's own")]
-// SAFETY: the mapped memory's own block; it can replace nothing, and says so.
-unsafe impl Memory for Unaware {
-    fn as_ptr(&self) -> NonNull<u8> {
-        self.0.as_ptr()
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn facts(&self) -> MemoryFacts {
-        MemoryFacts::new(Backing::Heap, Reuse::InPlace)
-    }
-
-    fn recycle(&self, _: Range<usize>) -> io::Result<()> {
-        Err(ErrorKind::Unsupported.into())
-    }
 }
 
 /// Bytes of memory that the socket's send queue is charged (`SK_MEMINFO_WMEM_QUEUED`).

@@ -9,6 +9,7 @@ mod registered;
 #[path = "../support/mod.rs"]
 mod support;
 mod threads;
+mod unaware;
 
 /// True, and said, where there is no io_uring.
 #[track_caller]

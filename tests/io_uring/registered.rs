@@ -9,13 +9,15 @@ use crate::{
     harness::{self, Peer, Received, connection, runtime, sink_by, stream, until, within},
     missing,
     support::events::Events,
+    unaware::Unaware,
 };
 
 const RING: usize = 1 << 20;
 const PIECE: usize = 64 << 10;
 
+/// As on heap, and certainly in base pages, which an allocator's memory need not be.
 fn heap() -> Ring {
-    Ring::builder().capacity(RING).build().unwrap()
+    Ring::builder().build_on(Unaware(MapOptions::new().anonymous(RING).unwrap())).unwrap()
 }
 
 fn mapped(reuse: Reuse) -> Ring {
