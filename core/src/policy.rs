@@ -40,7 +40,8 @@ pub enum Refusal {
     NoDescriptors,
     /// The send does not consist of whole replacement units.
     PartialUnit,
-    /// Both ends of the TCP connection are on one host, where small pages that have to be replaced cost more than their copy.
+    /// Both ends of the TCP connection are on one host, where small pages that have to be replaced for this send cost more than
+    /// their copy.
     SameHost,
 }
 
@@ -245,6 +246,8 @@ pub struct Situation {
     pub reuse: Reuse,
     /// Bytes of the memory's replacement unit ([`MemoryFacts::unit`](crate::memory::MemoryFacts::unit)).
     pub unit: usize,
+    /// Whether the memory was sent before ([`was_sent`](crate::region::was_sent)); of interest for fresh pages alone.
+    pub sent_before: bool,
     /// Bytes offered that could go in one call.
     pub bytes: usize,
     /// From how many bytes on zero-copy pays.
@@ -271,9 +274,10 @@ impl Situation {
         reached(self.bytes) == reached(other.bytes)
             // The destructuring makes a new field a compile error here.
             && {
-                let Self { family, path, reuse, unit, bytes: _, thresholds, trust, forced, absent, demoted, pin_room, ring_low } = self;
+                let Self { family, path, reuse, unit, sent_before, bytes: _, thresholds, trust, forced, absent, demoted, pin_room, ring_low } = self;
                 (*family, *path, *reuse, *forced) == (other.family, other.path, other.reuse, other.forced)
-                    && (*unit, *pin_room, *ring_low) == (other.unit, other.pin_room, other.ring_low)
+                    && (*unit, *sent_before) == (other.unit, other.sent_before)
+                    && (*pin_room, *ring_low) == (other.pin_room, other.ring_low)
                     && *demoted == other.demoted
                     && *absent == other.absent
                     && *trust == other.trust
@@ -382,10 +386,11 @@ impl Policy {
         if situation.bytes < situation.thresholds.of(proof) {
             return Err(Refusal::Small);
         }
-        // `benches/ladder`: the receiver frees the pages on its own processor, and the ring is given cold ones.
+        // `benches/ladder`: the receiver frees the pages on its own processor, and the ring is given cold ones. `benches/web`: for
+        // memory that is sent again and again that is not much for each send.
         let on_one_host = (situation.family, situation.path) == (Family::Tcp, Path::SameHost);
-        let small_pages = proof == Proof::Replaced && situation.unit < Self::LARGE_UNIT;
-        if small_pages && on_one_host && situation.forced.is_none() {
+        let dear = proof == Proof::Replaced && situation.unit < Self::LARGE_UNIT && !situation.sent_before;
+        if dear && on_one_host && situation.forced.is_none() {
             return Err(Refusal::SameHost);
         }
         if !situation.pin_room && proof.is_awaited() {

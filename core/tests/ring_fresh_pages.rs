@@ -16,6 +16,7 @@ use std::{
 use bytes::{BufMut as _, Bytes};
 use zerosink_core::{
     memory::Reuse,
+    region,
     ring::{Grant, Reserve, Ring, RingError},
 };
 
@@ -24,6 +25,23 @@ use support::lease;
 
 fn poll(future: &mut Reserve) -> Poll<Result<Grant, RingError>> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// The lease, not the addresses: what is written there next was sent by nobody.
+#[test]
+fn that_a_lease_was_sent_is_forgotten_with_the_lease() {
+    let (pages, _) = Pages::new(1);
+    let ring = Ring::builder().reuse(Reuse::FreshPages).build_on(pages).unwrap();
+    for _ in 0..2 {
+        let lease = lease(&ring, Pages::UNIT, 1);
+        region::note_sent(&lease[..Pages::UNIT / 2]);
+        assert!(!region::was_sent(&lease), "a part of it");
+        region::note_sent(&lease[Pages::UNIT / 2..]);
+        assert!(region::was_sent(&lease) && region::was_sent(&lease[1..2]));
+    }
+    let heap = [1, 2, 3];
+    region::note_sent(&heap);
+    assert!(!region::was_sent(&heap) && !region::was_sent(&[]));
 }
 
 #[test]

@@ -156,6 +156,28 @@ fn over_loopback_small_fresh_pages_are_copied_and_large_ones_are_not() {
     }
 }
 
+/// What is sent again and again is replaced once for all of it.
+#[test]
+fn over_loopback_small_fresh_pages_are_spliced_from_the_second_time_on() {
+    let ring = mapped_ring(Kind::Anonymous, 2 * BYTES, Reuse::FreshPages);
+    let twice = filled(ring.try_reserve(BYTES).unwrap(), 0, BYTES);
+    let once = filled(ring.try_reserve(BYTES).unwrap(), 0, BYTES);
+    let received =
+        [(&twice, Mechanism::Copy), (&twice, Mechanism::Splice), (&once, Mechanism::Copy)].map(|(piece, expected)| {
+            let (socket, reader) = connection(None);
+            let peer = Peer::reading(reader);
+            peer.start();
+            runtime().block_on(async {
+                let mut sink = socket.into_sink(SinkConfig::new().copy_threshold(0)).await.unwrap();
+                within("send", sink.send(piece.clone())).await.unwrap();
+                let stats = sink.stats();
+                assert_eq!(stats.sent[expected.index()], BYTES as u64, "{stats:?}");
+            });
+            peer.finish()
+        });
+    received.iter().for_each(|received| is_exactly(received, BYTES as u64));
+}
+
 /// A filter of system calls, as containers have them.
 #[test]
 fn what_the_host_forbids_steps_down_and_the_stream_goes_on() {

@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use zerosink_core::{
     AttachError, Backend, Connection, Mechanism, Policy, Refusal, Reuse, Segment, SendError, SendQueue, SinkConfig,
     ZeroCopySink,
     demotion::{Demotion, Verdict},
     policy::{Family, Situation, Thresholds},
-    region::{facts_of, ring_is_low},
+    region::{facts_of, note_sent, ring_is_low, was_sent},
 };
 
 use crate::{
@@ -94,6 +95,7 @@ impl Ladder {
                 path: config.path.unwrap_or_else(|| route.first_guess()),
                 reuse: Reuse::InPlace,
                 unit: 1,
+                sent_before: false,
                 bytes: 0,
                 thresholds,
                 trust: config.trust,
@@ -239,6 +241,18 @@ impl Ladder {
                 rung.learn(connection, before, result.is_ok());
                 Poll::Ready(result)
             }
+            (Err(Refusal::SameHost), _) => {
+                // Held, for what is sent leaves the queue.
+                let front = match front {
+                    Segment::Owned(bytes) => bytes.clone(),
+                    Segment::Borrowed(_) => Bytes::new(),
+                };
+                let sent = ready!(poll_copy(connection, cx, queue, run, Refusal::SameHost))?;
+                if sent >= front.len() {
+                    note_sent(&front);
+                }
+                Poll::Ready(Ok(sent))
+            }
             (choice, _) => {
                 let run = run.max(self.small_run(queue.segments()));
                 poll_copy(connection, cx, queue, run, choice.err().unwrap_or(Refusal::NotAttached))
@@ -275,6 +289,7 @@ impl Ladder {
         self.situation.bytes = bytes;
         self.situation.reuse = reuse;
         self.situation.unit = unit;
+        self.situation.sent_before = reuse == Reuse::FreshPages && was_sent(front);
         // A sender that never waits leaves the driver no turn to read what was released.
         self.situation.pin_room = connection.pin_room(bytes) || {
             connection.reactor().reap();

@@ -7,6 +7,7 @@ const EVERYTHING: Situation = Situation {
     path: Path::Unknown,
     reuse: Reuse::InPlace,
     unit: 4096,
+    sent_before: false,
     bytes: 64 << 10,
     thresholds: Thresholds::all(16 << 10),
     trust: Trust { peer_acks: false, peer_copies: false },
@@ -82,6 +83,10 @@ fn every_ladder_ends_with_copy_and_every_other_mechanism_has_a_reason() {
             Situation { path: Path::SameHost, reuse: Reuse::FreshPages, unit: 64 << 10, ..EVERYTHING },
             vec!["splice", "gift", "msg-zerocopy", "io-uring", "copy"],
         ),
+        (
+            Situation { path: Path::SameHost, reuse: Reuse::FreshPages, sent_before: true, ..EVERYTHING },
+            vec!["splice", "gift", "msg-zerocopy", "io-uring", "copy"],
+        ),
         // A notification is what can tell that the path does leave this host.
         (
             Situation { path: Path::SameHost, reuse: Reuse::FreshPages, ..EVERYTHING },
@@ -140,6 +145,7 @@ fn like_situations_have_one_answer() {
         Situation { path: Path::SameHost, ..EVERYTHING },
         Situation { reuse: Reuse::Immutable, ..EVERYTHING },
         Situation { unit: 64 << 10, ..EVERYTHING },
+        Situation { sent_before: true, ..EVERYTHING },
         Situation { bytes: 1, ..EVERYTHING },
         Situation { thresholds: Thresholds { notified: 1, referred: 64 << 10 }, ..EVERYTHING },
         Situation { trust: ACKS, ..EVERYTHING },

@@ -118,6 +118,24 @@ pub fn ring_is_low(slice: &[u8]) -> bool {
     !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.ring().is_low())
 }
 
+/// Says that `slice` was sent. If it is the end of a lease, [`was_sent`] is true of that lease from now on.
+///
+/// Who sends a lease again, to another peer or in the answer to another request, pays for the replacement of its pages once for all of
+/// these sends. Nothing but speed rests on it.
+pub fn note_sent(slice: &[u8]) {
+    if !slice.is_empty()
+        && let Some(slice) = rings::find(slice)
+    {
+        slice.note_sent();
+    }
+}
+
+/// True if the end of the lease that `slice` begins in was [sent](note_sent) since it was committed.
+#[must_use]
+pub fn was_sent(slice: &[u8]) -> bool {
+    !slice.is_empty() && rings::find(slice).is_some_and(|slice| slice.was_sent())
+}
+
 /// Says that `slice`, a part of leases, may be read even after their last handles are gone, because a release could not
 /// be proven. True if a ring took note.
 ///

@@ -47,6 +47,20 @@ impl<'a> RingSlice<'a> {
         true
     }
 
+    /// Notes that the lease was sent, if the slice is its end.
+    pub(crate) fn note_sent(&self) {
+        if let Some((slot, Some(lease))) = self.segment(self.start())
+            && self.start() + self.len() == lease.as_ptr().addr() + lease.len()
+        {
+            slot.note_sent();
+        }
+    }
+
+    /// True if that was noted of the lease that the slice begins in.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.segment(self.start()).is_some_and(|(slot, _)| slot.was_sent())
+    }
+
     /// Has the lease under the slice replaced when it comes back. False, and nothing noted, where that cannot be.
     pub(crate) fn give_away(&self) -> bool {
         let ring = self.ring();

@@ -30,6 +30,8 @@ pub(super) struct Slot<T> {
 const COMMITTED: u8 = 1;
 /// Somebody outside this process may still read the lease after its last handle is gone.
 const DISTRUSTED: u8 = 2;
+/// All of the lease was sent once. A hint, on which only speed rests.
+const SENT: u8 = 4;
 
 // SAFETY: the value is copied in from, and lent to, any thread: that needs both of T. Who may touch it when is the
 // contract of `publish` and `read`.
@@ -114,6 +116,16 @@ impl<T> Slot<T> {
     /// Notes that the lease may be read after its last handle is gone. Callers have a slice of the lease, as for `read`.
     pub(super) fn distrust(&self) {
         self.state.fetch_or(DISTRUSTED, Ordering::Relaxed);
+    }
+
+    /// Notes that all of the lease was sent once. Callers have a slice of the lease, as for `read`.
+    pub(super) fn note_sent(&self) {
+        self.state.fetch_or(SENT, Ordering::Relaxed);
+    }
+
+    /// True if [`note_sent`](Self::note_sent) was called since the segment was committed.
+    pub(super) fn was_sent(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & SENT != 0
     }
 
     /// True if [`distrust`](Self::distrust) was called since the segment was committed. To whoever drops the last
