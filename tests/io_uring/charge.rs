@@ -62,6 +62,9 @@ fn sent_from_the_middle_of_huge_pages(ring: &Ring) {
             within("send", sink.send(piece)).await.unwrap();
             assert!(!is_registered(address));
         }
+        let stats = sink.stats();
+        let by_reference = (stats.sent[Mechanism::IoUring.index()], stats.bytes_copied);
+        assert_eq!(by_reference, ((PIECES * PIECE) as u64, 0), "{stats:?}");
         let charged = charged(fd.as_fd());
         assert!((PIECE..2 * PIECES * PIECE).contains(&charged), "{charged} for {} bytes", PIECES * PIECE);
     });
