@@ -123,8 +123,9 @@ fn control_registered_huge_pages_are_charged_too_much() {
         sent += results.map(|entry| entry.result().max(0) as usize).sum::<usize>();
     }
     let charged = charged(socket.as_fd());
-    assert!(
-        charged > 4 * sent,
-        "this kernel charges {charged} for {sent} bytes: from it on, huge pages may be registered"
-    );
+    assert!(charged > sent / 2 && sent > PIECE, "{charged} for {sent} bytes");
+    if charged < 4 * sent {
+        // One before 6.4, or one that has mended it: from there on huge pages may be registered.
+        harness::skip(name, &format!("this kernel charges {charged} for {sent} bytes of huge pages"));
+    }
 }
